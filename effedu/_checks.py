@@ -20,8 +20,8 @@ def check_int(name: str, value: object, minimum: int) -> int:
 def check_attention_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
     """Raise ``ValueError`` unless the three fit together.
 
-    All are ``(batch, heads, length, head_dim)``. ``key`` and ``value`` may have fewer heads than ``query`` (grouped queries), and ``value`` may
-    have a width of its own. All three share one dtype and one device.
+    All are ``(batch, heads, length, head_dim)``. ``key`` and ``value`` may have fewer heads than
+    ``query`` (grouped queries), and ``value`` a width of its own; dtype and device are shared.
     """
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):

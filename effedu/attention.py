@@ -6,6 +6,9 @@ https://arxiv.org/abs/1706.03762
 
 from __future__ import annotations
 
+import math
+from typing import Literal, overload
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -43,16 +46,18 @@ def attention_weights(
     Every row sums to one, except that a row which may look at nothing is all zeros. Arguments
     and errors are those of :func:`attention`.
 
-    >>> query = key = torch.eye(3)[None, None]
-    >>> attention_weights(query, key, scale=0.0)[0, 0]
+    >>> query = key = torch.zeros(1, 1, 3, 8)
+    >>> attention_weights(query, key)[0, 0]
     tensor([[1.0000, 0.0000, 0.0000],
             [0.5000, 0.5000, 0.0000],
             [0.3333, 0.3333, 0.3333]])
     """
     check_attention_inputs(query, key, key)
+    _check_scale(scale)
     visible = _visible(query, key, causal, mask)
     key, _ = repeat_key_value(query, key, key)
-    scores = query @ key.transpose(-1, -2) * _scale(query, scale)  # (batch, heads, queries, keys)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = query @ key.transpose(-1, -2) * scale  # (batch, heads, queries, keys)
     if visible is None:
         return scores.softmax(-1)
     # A row of minus infinities would become NaN, so such a row is computed unmasked and set to 0.
@@ -61,6 +66,22 @@ def attention_weights(
     return weights.masked_fill(empty, 0.0)
 
 
+@overload
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    causal: bool = ...,
+    mask: Tensor | None = ...,
+    scale: float | None = ...,
+    return_weights: Literal[False] = ...,
+) -> Tensor: ...
+@overload
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, *, causal: bool = ..., mask: Tensor | None = ...,
+    scale: float | None = ..., return_weights: Literal[True],
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 def attention(
     query: Float[Tensor, "batch heads queries head_dim"],
     key: Float[Tensor, "batch key_heads keys head_dim"],
@@ -90,21 +111,22 @@ def attention(
         causal: if true, no query looks at a later position. The last query stands at the last key.
         mask: boolean, broadcastable to ``(batch, heads, queries, keys)``; true where a query may
             look. Combined with ``causal``. A query that may look at nothing gives zeros.
-        scale: factor on the scores; ``1/sqrt(head_dim)`` if not given.
+        scale: positive factor on the scores; ``1/sqrt(head_dim)`` if not given.
         return_weights: also return the weights, ``(batch, heads, queries, keys)``.
 
     Raises:
-        ValueError: shapes, dtypes or devices that do not fit, an empty sequence, or a mask that is
-            not boolean.
+        ValueError: shapes, dtypes or devices that do not fit, an empty sequence, a mask that is
+            not boolean, or a scale that is not positive and finite.
 
     Source: Vaswani et al. (2017), section 3.2.1, equation 1.
 
-    >>> x = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]])
-    >>> attention(x, x, x, scale=0.0)[0, 0]
+    >>> value = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]])
+    >>> attention(value * 0, value * 0, value)[0, 0]
     tensor([[1.0000, 0.0000],
             [0.5000, 0.5000]])
     """
     check_attention_inputs(query, key, value)
+    _check_scale(scale)
     if return_weights:
         weights = attention_weights(query, key, causal=causal, mask=mask, scale=scale)
         _, values = repeat_key_value(query, key, value)
@@ -122,8 +144,9 @@ def attention(
     return output.masked_fill(empty, 0.0)
 
 
-def _scale(query: Tensor, scale: float | None) -> float:
-    return query.shape[-1] ** -0.5 if scale is None else scale
+def _check_scale(scale: float | None) -> None:
+    if scale is not None and not 0 < scale < math.inf:
+        raise ValueError(f"scale must be positive and finite, got {scale!r}")
 
 
 def _visible(query: Tensor, key: Tensor, causal: bool, mask: Tensor | None) -> Tensor | None:

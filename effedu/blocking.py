@@ -146,11 +146,12 @@ def _inner_blocks(
     window = (back + 1 + ahead) * block_size
 
     queries = query[:, :, first * block_size : last * block_size]
-    queries = queries.flatten(0, 1).unflatten(1, (-1, block_size))  # (b·h, blocks, block, d)
+    queries = queries.flatten(0, 1)  # (batch·heads, tokens, d)
+    queries = queries.reshape(batch * heads, last - first, block_size, -1)
 
     def windows(x: Tensor) -> Tensor:
         view = x[:, :, start:stop].flatten(0, 1).unfold(1, window, block_size)
-        view = view.transpose(-1, -2)  # (b·h, blocks, window, d), overlapping, not copied
+        view = view.transpose(-1, -2)  # (batch·heads, blocks, window, d)
         if not sinks:
             return view
         head = x[:, :, :sinks].flatten(0, 1)[:, None].expand(-1, view.shape[1], -1, -1)
@@ -162,7 +163,7 @@ def _inner_blocks(
         visible = visible.tril(diagonal=sinks + back * block_size)
         mask = torch.zeros_like(visible, dtype=query.dtype).masked_fill(~visible, float("-inf"))
     output = F.scaled_dot_product_attention(queries, windows(key), windows(value), attn_mask=mask)
-    return output.flatten(1, 2).unflatten(0, (batch, heads))
+    return output.reshape(batch, heads, (last - first) * block_size, -1)
 
 
 def _edge_block(

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -42,6 +42,7 @@ def by_hand(query, key, value, causal, mask=None, scale=None):
     return output
 
 
+@settings(max_examples=40)
 @given(
     length=st.integers(1, 12),
     extra=st.integers(0, 5),
@@ -162,8 +163,15 @@ def test_bad_mask(mask, message):
         attention(*qkv(), mask=mask)
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.inf, math.nan])
+def test_bad_scale(scale):
+    with pytest.raises(ValueError, match="scale must be positive and finite, got"):
+        attention(*qkv(), scale=scale)
+    with pytest.raises(ValueError, match="scale must be positive and finite, got"):
+        attention_weights(*qkv()[:2], scale=scale)
+
+
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_equals_cpu():
     query, key, value = qkv()
     output = attention(query.cuda(), key.cuda(), value.cuda())

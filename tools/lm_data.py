@@ -112,8 +112,8 @@ def _bible(folder: Path) -> str:
 
 
 # --- recall -----------------------------------------------------------------------------------
-# A fact is stated once and asked for later: "The token of Orlin is silver." Names are two or three
-# syllables; the held-out passages use other names and other values.
+# A fact is an order, "Give Malsan silver.", stated once and asked for later: "Give Malsan". Names
+# are two or three syllables; the held-out passages use other names and other values.
 
 _START = """
     Al Bar Cor Dra El Fen Gal Har Il Jor Kel Lor Mal Nor Or Pel Quin Ros Sel Tor Ul Ver Wil Yor Zan
@@ -158,20 +158,27 @@ def recall_words(seed: int = 7) -> tuple[RecallWords, RecallWords]:
 
 def fact(name: str, value: str) -> str:
     """The one form in which a fact is stated, and repeated when it is asked for."""
-    return f"The token of {name} is {value}.\n"
+    return f"Give {name} {value}.\n"
 
 
 def question(name: str) -> str:
     """The text after which the value must follow."""
-    return f"The token of {name} is"
+    return f"Give {name}"
+
+
+def draw_facts(words: RecallWords, count: int, rng: random.Random) -> list[tuple[str, str]]:
+    """Names with different endings, each with a value of its own."""
+    by_ending = {name[-3:]: name for name in rng.sample(words.names, len(words.names))}
+    names = rng.sample(sorted(by_ending.values()), count)
+    return list(zip(names, rng.sample(words.values, count), strict=True))
 
 
 def recall_text(
     words: RecallWords, filler: str, gap_chars: int, rng: random.Random, facts: int
 ) -> str:
     """Facts, ``gap_chars`` of ordinary text, then each fact asked for in another order."""
-    pairs = list(zip(rng.sample(words.names, facts), rng.sample(words.values, facts), strict=True))
-    start = rng.randrange(max(1, len(filler) - gap_chars))
+    pairs = draw_facts(words, facts, rng)
+    start = rng.randrange(len(filler) - gap_chars)
     stated = "".join(fact(*pair) for pair in pairs)
     rng.shuffle(pairs)
     asked = "".join(fact(*pair) for pair in pairs)

@@ -27,6 +27,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from tools.lm_baselines import compressor_bits, ngram_bits
 from tools.lm_data import (
     RecallWords,
+    draw_facts,
     fact,
     load_corpus,
     question,
@@ -37,7 +38,7 @@ from tools.lm_data import (
 OUT = Path(__file__).parents[1] / "effedu" / "data" / "lm"
 SEED = 20170612
 VOCABULARY = 3072
-RECALL_SHARE = 0.15  # of the training rows hold recall passages (facts, ordinary text, questions)
+RECALL_SHARE = 0.2  # of the training rows hold recall passages (facts, ordinary text, questions)
 BIBLE_SHARE = 0.15  # of the other rows come from the Bible
 
 CONFIG = dict(
@@ -56,7 +57,7 @@ CONFIG = dict(
 
 @dataclass(frozen=True)
 class Phase:
-    """``steps`` of ``rows`` windows of ``length`` tokens; the rate falls from ``start`` to ``end``."""
+    """``steps`` of ``rows`` windows of ``length`` tokens; the rate goes ``start`` to ``end``."""
 
     length: int
     rows: int
@@ -66,9 +67,9 @@ class Phase:
 
 
 PHASES = (
-    Phase(length=256, rows=32, steps=2400, start=1.0, end=1.0),
-    Phase(length=1024, rows=10, steps=600, start=1.0, end=0.3),
-    Phase(length=4096, rows=3, steps=160, start=0.3, end=0.02),
+    Phase(length=256, rows=32, steps=1400, start=1.0, end=1.0),
+    Phase(length=1024, rows=10, steps=360, start=1.0, end=0.3),
+    Phase(length=4096, rows=3, steps=120, start=0.3, end=0.02),
 )
 PEAK_RATE = 4e-3
 WARMUP = 100
@@ -120,8 +121,8 @@ class Batches:
         ids: list[int] = []
         while len(ids) < length:
             room = max(64, 3 * (length - len(ids)))  # characters
-            gap = int(math.exp(rng.uniform(math.log(16), math.log(room))))
-            facts = rng.randint(2, 8)
+            gap = int(math.exp(rng.uniform(math.log(4), math.log(room))))
+            facts = rng.randint(2, 10)
             ids += self.tokenizer.encode(recall_text(self.words, self.plays, gap, rng, facts)).ids
         return np.array(ids[:length], dtype=np.int64)
 
@@ -134,7 +135,7 @@ def recall_passages(
     passages = []
     for distance in (32, 64, 128, 256, 512, 896):
         for _ in range(each):
-            pairs = list(zip(rng.sample(words.names, 4), rng.sample(words.values, 4), strict=True))
+            pairs = draw_facts(words, 4, rng)
             name, value = pairs[0]
             stated = "".join(fact(*pair) for pair in rng.sample(pairs, 4))
             start = rng.randrange(len(filler) - 4 * distance)
@@ -412,9 +413,9 @@ Project Gutenberg's modern-spelling editions, headers removed) and the King Jame
 - Validation: {works("validation_works")}.
 - Test: {works("test_works")}.
 
-{100 * RECALL_SHARE:.0f} % of the training rows hold **recall passages**: two to eight facts such as
-"The token of Malsan is pen.", a stretch of a play, then every fact again in another order. Names and
-values in the test passages never occur in such a passage in training.
+{100 * RECALL_SHARE:.0f} % of the training rows hold **recall passages**: two to ten orders such
+as "Give Malsan silver.", a stretch of a play, then every order again, shuffled. Names and values in
+the test passages never occur in such a passage in training.
 
 ## Training
 

@@ -1,0 +1,560 @@
+"""effedu's attentions inside any Hugging Face causal language model, and back out again.
+
+``transformers`` looks its attention up by name, one function for the attention and one for the
+mask; :func:`patched` registers ours under a fresh name, lets the model use it and takes it out
+again. No model code is replaced, so training, generation and caches keep working.
+https://huggingface.co/docs/transformers/attention_interface
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import causal_mask_function, sdpa_mask
+
+from effedu._checks import check_int
+from effedu.attention import attention as dense_attention
+from effedu.attention import causal_mask
+from effedu.blocking import block_attention
+
+
+@runtime_checkable
+class CausalAttention(Protocol):
+    """What :func:`patched` needs to know about an attention.
+
+    ``attend(query, key, value)`` computes it for queries that are the last of the keys: all of
+    them in a prefill, a few in a chunk of one, a single one when a model generates.
+    ``visible(query_position, key_position)`` is the same pattern as a mask, for any two
+    broadcastable tensors of positions (a token's number in its own text, from 0). A query sees at
+    most the ``reach`` latest positions, itself included (``None``: all of them), and the first
+    ``sinks`` ones.
+    """
+
+    @property
+    def reach(self) -> int | None: ...
+
+    @property
+    def sinks(self) -> int: ...
+
+    def attend(
+        self,
+        query: Float[Tensor, "batch heads queries head_dim"],
+        key: Float[Tensor, "batch key_heads keys head_dim"],
+        value: Float[Tensor, "batch key_heads keys value_dim"],
+    ) -> Float[Tensor, "batch heads queries value_dim"]: ...
+
+    def visible(
+        self, query_position: Int[Tensor, "..."], key_position: Int[Tensor, "..."]
+    ) -> Bool[Tensor, "..."]: ...
+
+
+@dataclass(frozen=True)
+class DenseAttention:
+    """Every token sees every token before it. Made by :func:`dense`."""
+
+    @property
+    def reach(self) -> None:
+        return None
+
+    @property
+    def sinks(self) -> int:
+        return 0
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return cast(Tensor, dense_attention(query, key, value))
+
+    def visible(self, query_position: Tensor, key_position: Tensor) -> Tensor:
+        return key_position <= query_position
+
+
+@dataclass(frozen=True)
+class BlockAttention:
+    """Every token sees its own block, the ``blocks_back`` before it and the sinks.
+
+    Made by :func:`block`.
+    """
+
+    block_size: int = 128
+    blocks_back: int = field(default=1, kw_only=True)
+    sinks: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_int("block_size", self.block_size, minimum=1)
+        check_int("blocks_back", self.blocks_back, minimum=0)
+        check_int("sinks", self.sinks, minimum=0)
+
+    @property
+    def reach(self) -> int:
+        return (self.blocks_back + 1) * self.block_size
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        queries, keys = query.shape[2], key.shape[2]
+        if queries == keys:
+            return self._prefill(query, key, value)
+        # Of the cache, only the sinks and the window of the first query onwards are ever read.
+        first = keys - queries
+        start = max(0, first // self.block_size - self.blocks_back) * self.block_size
+        if queries >= self.block_size:
+            return self._long_chunk(query, key, value, start)
+        sinks = min(self.sinks, start)
+        mask = None
+        if queries > 1:
+            position = torch.arange(keys, device=query.device)
+            live = _without(position, sinks, start, dim=0)
+            mask = self.visible(position[first:, None], live)
+        key, value = _without(key, sinks, start), _without(value, sinks, start)
+        return cast(Tensor, dense_attention(query, key, value, causal=False, mask=mask))
+
+    def visible(self, query_position: Tensor, key_position: Tensor) -> Tensor:
+        distance = query_position // self.block_size - key_position // self.block_size
+        near = (distance <= self.blocks_back) | (key_position < self.sinks)
+        return near & (key_position <= query_position)
+
+    def _prefill(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return block_attention(
+            query,
+            key,
+            value,
+            block_size=self.block_size,
+            blocks_back=self.blocks_back,
+            sinks=self.sinks,
+        )
+
+    def _long_chunk(self, query: Tensor, key: Tensor, value: Tensor, start: int) -> Tensor:
+        """A chunk as the end of a prefill of what it sees: whole blocks, so none changes its place.
+
+        The few keys before the chunk get queries of zeros, whose output is dropped.
+        """
+        sinks = -(-self.sinks // self.block_size) * self.block_size
+        if sinks >= start:
+            sinks = start = 0
+        key, value = _without(key, sinks, start), _without(value, sinks, start)
+        queries = query.shape[2]
+        query = F.pad(query, (0, 0, key.shape[2] - queries, 0))
+        return self._prefill(query, key, value)[:, :, -queries:]
+
+
+def dense() -> DenseAttention:
+    """Ordinary causal attention, as a baseline for the others.
+
+    >>> dense().visible(torch.tensor([[0], [1]]), torch.tensor([0, 1])).int()
+    tensor([[1, 0],
+            [1, 1]], dtype=torch.int32)
+    """
+    return DenseAttention()
+
+
+def block(block_size: int = 128, *, blocks_back: int = 1, sinks: int = 0) -> BlockAttention:
+    """Block attention for :func:`patched`; see :func:`effedu.blocking.block_attention`.
+
+    Args:
+        block_size: tokens in a block, at least 1.
+        blocks_back: blocks before its own that a token sees, at least 0.
+        sinks: first tokens of the text that every later token sees, at least 0.
+
+    Raises:
+        ValueError: an argument that is not an integer or too small.
+
+    >>> block(2, blocks_back=0, sinks=1)
+    BlockAttention(block_size=2, blocks_back=0, sinks=1)
+    """
+    return BlockAttention(block_size, blocks_back=blocks_back, sinks=sinks)
+
+
+_numbers = itertools.count(1)
+
+
+@contextmanager
+def patched(
+    model: nn.Module, attention: CausalAttention | None = None
+) -> Iterator[PreTrainedModel]:
+    """Run a Hugging Face causal language model with another attention inside the ``with`` block.
+
+    Training, generation with a cache, chunked prefill, grouped queries and padded batches work as
+    before, and a padded text gives what it gives alone: blocks are counted from a text's first
+    real token, wherever padding stands. A prefill takes the fast path of
+    :func:`effedu.blocking.block_attention`, padded or not, and a cached step reads only the keys
+    it can see. A mask of queries × keys is built only for packed sequences, static caches,
+    ``output_attentions=True`` and 4-D masks of your own. There a token's position is its rank
+    among the keys that the query may see, which for packed sequences is its place in its own text.
+
+    Afterwards, or after an exception, the model is exactly what it was. Blocks nest: the innermost
+    counts. Models that share one config object are patched together.
+
+    Args:
+        model: a ``transformers`` causal language model whose attention goes through
+            ``AttentionInterface`` (GPT-NeoX, GPT-2, Llama, Qwen, Mistral, Gemma and most others).
+        attention: :func:`block` or :func:`dense`; ``block(128)`` if not given.
+
+    Yields:
+        The same model.
+
+    Raises:
+        ValueError: on entry, for a model that can't be run this way: not a ``transformers`` model,
+            an encoder or a decoder with cross-attention, attention outside of the interface,
+            soft-capped scores, learned sinks, or a sliding window narrower than the attention
+            reaches. In a forward pass: attention dropout in training mode, a 4-D float mask with
+            values other than 0 and minus infinity, a mask that looks ahead.
+
+    Source: Child et al. (2019) for blocks, Xiao et al. (2023) for sinks.
+
+    >>> from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    >>> sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1}
+    >>> model = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=16, **sizes)).eval()
+    >>> tokens = torch.arange(8)[None]
+    >>> with torch.no_grad(), patched(model, block(2, blocks_back=0)) as fast:
+    ...     alone, together = fast(tokens[:, :2]).logits, fast(tokens).logits
+    >>> torch.allclose(alone, together[:, :2], atol=1e-6)
+    True
+    """
+    attention = BlockAttention() if attention is None else attention
+    if not isinstance(attention, CausalAttention):
+        raise ValueError(f"attention must be one such as block(128) or dense(), got {attention!r}")
+    language_model = _check_model(model, attention)
+    before = [(config, config._attn_implementation_internal) for config in _configs(language_model)]
+    name = f"effedu_{next(_numbers)}"
+    weights = _WeightsWanted()
+    hooks = [
+        module.register_forward_pre_hook(weights.look, with_kwargs=True)
+        for module in language_model.modules()
+        if isinstance(module, PreTrainedModel)
+    ]
+    try:
+        AttentionInterface.register(name, _attention_function(language_model, attention, weights))
+        AttentionMaskInterface.register(name, _mask_function(language_model))
+        language_model.set_attn_implementation(name)
+        yield language_model
+    finally:
+        for config, implementation in before:
+            config._attn_implementation_internal = implementation
+        for hook in hooks:
+            hook.remove()
+        # transformers has a way to register a name, and none to take it back.
+        AttentionInterface._global_mapping.pop(name, None)
+        AttentionMaskInterface._global_mapping.pop(name, None)
+
+
+# --- What transformers calls -------------------------------------------------------------------
+#
+# Between the two functions the mask is one of three things:
+#   None                 every column is a token, and the queries are the last columns;
+#   (batch, seen)        true where a column is a token, not padding; queries are the last columns.
+#                        A cache may have dropped the first of them;
+#   (batch, 1, q, kv)    true where a query may look: everything else.
+
+
+def _mask_function(model: PreTrainedModel) -> Any:
+    """The function that ``transformers`` calls once a forward pass for each kind of layer."""
+
+    def mask(
+        batch_size: int,
+        q_length: int,
+        kv_length: int,
+        q_offset: int | Tensor = 0,
+        kv_offset: int = 0,
+        mask_function: Any = causal_mask_function,
+        attention_mask: Tensor | None = None,
+        local_size: int | None = None,
+        allow_is_causal_skip: bool = True,
+        use_vmap: bool = False,
+        device: torch.device | str = "cpu",
+        **kwargs: Any,
+    ) -> Tensor | None:
+        seen = kv_offset + kv_length
+        # A cache of fixed size holds columns that no token has reached yet.
+        at_the_end = isinstance(q_offset, int) and q_offset + q_length == seen
+        # A sliding window is wide enough to change nothing (_check_window); any other pattern is
+        # the model's own.
+        causal = mask_function is causal_mask_function or local_size is not None
+        if at_the_end and causal and allow_is_causal_skip and not use_vmap:
+            if attention_mask is not None:
+                real = F.pad(attention_mask, (0, max(0, seen - attention_mask.shape[1])))[:, :seen]
+                if torch.compiler.is_compiling() or not real.all():
+                    return real
+            if kv_offset == 0:
+                return None
+            return torch.ones(batch_size, seen, dtype=torch.bool, device=device)
+        if local_size is not None:
+            raise _unsupported(
+                model, "a sliding window together with a static cache or packed sequences"
+            )
+        full: Tensor = sdpa_mask(
+            batch_size=batch_size,
+            q_length=q_length,
+            kv_length=kv_length,
+            q_offset=q_offset,
+            kv_offset=kv_offset,
+            mask_function=mask_function,
+            attention_mask=attention_mask,
+            allow_is_causal_skip=False,
+            use_vmap=use_vmap,
+            device=device,
+        )
+        if mask_function is not causal_mask_function and _looks_ahead(full, q_offset, kv_offset):
+            raise _unsupported(model, "a mask that lets a token look ahead")
+        return full
+
+    return mask
+
+
+def _attention_function(
+    model: PreTrainedModel, attention: CausalAttention, weights: _WeightsWanted
+) -> Any:
+    """The function that ``transformers`` calls in each layer."""
+
+    def forward(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        scaling: float | None = None,
+        dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        _check_call(model, module, attention, dropout, kwargs)
+        # Autocast may leave rotated queries and keys wider than the values.
+        query, key = query.to(value.dtype), key.to(value.dtype)
+        usual = query.shape[-1] ** -0.5
+        if scaling is not None and scaling != usual:
+            query = query * (scaling / usual)
+        mask = _as_boolean(attention_mask)
+        if weights.wanted:
+            visible = _visible(attention, mask, query.shape[2], key.shape[2], query.device)
+            output, shares = dense_attention(
+                query, key, value, causal=False, mask=visible, return_weights=True
+            )
+            return output.transpose(1, 2).contiguous(), shares
+        if mask is None:
+            output = attention.attend(query, key, value)
+        elif mask.ndim == 4:
+            visible = _visible(attention, mask, query.shape[2], key.shape[2], query.device)
+            output = cast(Tensor, dense_attention(query, key, value, causal=False, mask=visible))
+        elif query.shape[2] == key.shape[2] == mask.shape[1]:
+            output = _padded_prefill(attention, query, key, value, mask)
+        else:
+            output = _padded_step(attention, query, key, value, mask)
+        return output.transpose(1, 2).contiguous(), None
+
+    return forward
+
+
+class _WeightsWanted:
+    """Notes at the start of a forward pass whether it was called with ``output_attentions``.
+
+    Some models (GPT-2) keep that argument from the attention function.
+    """
+
+    wanted = False
+
+    def look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        asked = kwargs.get("output_attentions")
+        config = cast(PreTrainedModel, module).config
+        self.wanted = bool(getattr(config, "output_attentions", False) if asked is None else asked)
+
+
+# --- Padded batches and masks ------------------------------------------------------------------
+
+
+def _padded_prefill(
+    attention: CausalAttention, query: Tensor, key: Tensor, value: Tensor, real: Tensor
+) -> Tensor:
+    """Move each row's tokens to its front, attend, and move the outputs back; padding gets zeros.
+
+    Padding is then behind all tokens, where causal attention can't see it.
+    """
+    count = real.cumsum(1)  # (batch, length): tokens up to here
+    column = _column_of(count, torch.arange(real.shape[1], device=real.device).expand_as(count))
+    packed = [_take(x, column) for x in (query, key, value)]
+    output = _take(attention.attend(*packed), (count - 1).clamp(min=0))
+    return output.masked_fill(~real[:, None, :, None], 0.0)
+
+
+def _padded_step(
+    attention: CausalAttention, query: Tensor, key: Tensor, value: Tensor, real: Tensor
+) -> Tensor:
+    """A few new tokens against a cache with padding: take the keys that each row can see."""
+    queries, keys = query.shape[2], key.shape[2]
+    count = real.cumsum(1)  # (batch, seen)
+    width = keys if attention.reach is None else min(keys, attention.reach + queries - 1)
+    recent = count[:, -1:] - width + torch.arange(width, device=real.device)
+    sinks = torch.arange(attention.sinks, device=real.device).expand(len(real), -1)
+    sinks = torch.where(sinks < recent[:, :1], sinks, -1)  # no key twice
+    position = torch.cat([sinks, recent], dim=1)  # (batch, sinks + width), negative: no such key
+    column = _column_of(count, position) - (real.shape[1] - keys)
+    column = column.clamp(min=0)
+    visible = attention.visible(
+        (count[:, -queries:] - 1)[:, None, :, None], position[:, None, None, :]
+    )
+    mask = visible & (position >= 0)[:, None, None, :] & real[:, None, -queries:, None]
+    key, value = _take(key, column), _take(value, column)
+    return cast(Tensor, dense_attention(query, key, value, causal=False, mask=mask))
+
+
+def _visible(
+    attention: CausalAttention,
+    mask: Tensor | None,
+    queries: int,
+    keys: int,
+    device: torch.device,
+) -> Tensor:
+    """Any of the three kinds of mask, and the attention's pattern, as one mask over all keys."""
+    if mask is not None and mask.ndim == 4:
+        rank = mask.cumsum(-1) - 1  # (batch, 1, queries, keys)
+        return mask & attention.visible(rank[..., -1:], rank)
+    allowed = causal_mask(queries, keys, device)
+    if mask is None:
+        position = torch.arange(keys, device=device)
+        return allowed & attention.visible(position[keys - queries :, None], position)
+    position = mask.cumsum(1)[:, None] - 1  # (batch, 1, seen)
+    visible = attention.visible(
+        position[:, :, -queries:, None], position[:, :, None, position.shape[-1] - keys :]
+    )
+    return visible & allowed & mask[:, None, -queries:, None] & mask[:, None, None, -keys:]
+
+
+def _as_boolean(mask: Tensor | None) -> Tensor | None:
+    if mask is None or mask.dtype == torch.bool:
+        return mask
+    hidden = mask <= torch.finfo(mask.dtype).min
+    if not (hidden | (mask == 0)).all():
+        raise ValueError(
+            "attention_mask must be boolean, or hold only 0 (may look) and minus infinity; "
+            "got other values, such as a position bias, which this attention can't add"
+        )
+    return ~hidden
+
+
+def _looks_ahead(mask: Tensor, q_offset: int | Tensor, kv_offset: int) -> bool:
+    query = torch.arange(mask.shape[2], device=mask.device) + q_offset
+    key = torch.arange(mask.shape[3], device=mask.device) + kv_offset
+    return bool((mask & (key > query[:, None])).any())
+
+
+def _column_of(count: Tensor, position: Tensor) -> Tensor:
+    """Where in its row the token at each position stands (the last column if there is none)."""
+    column = torch.searchsorted(count, position + 1)
+    return column.clamp(max=count.shape[1] - 1)
+
+
+def _take(x: Tensor, column: Tensor) -> Tensor:
+    """``(batch, heads, length, dim)`` at ``(batch, columns)`` of its length."""
+    return x.gather(2, column[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
+
+
+def _without(x: Tensor, start: int, stop: int, dim: int = 2) -> Tensor:
+    """``x`` less the columns from ``start`` to ``stop - 1``; a view where nothing comes before."""
+    rest = x.narrow(dim, stop, x.shape[dim] - stop)
+    return torch.cat([x.narrow(dim, 0, start), rest], dim=dim) if start else rest
+
+
+# --- What can't be patched ---------------------------------------------------------------------
+
+_EXTRAS = {
+    "attn_logit_softcapping": "soft-capped attention scores",
+    "sinks": "learned attention sinks",
+}
+_EXTRA_ARGUMENTS = {
+    "softcap": _EXTRAS["attn_logit_softcapping"],
+    "s_aux": _EXTRAS["sinks"],
+    "sinks": _EXTRAS["sinks"],
+    "position_bias": "a bias on the scores",
+    "indices": "keys chosen by an indexer",
+    "block_indices": "keys chosen by an indexer",
+}
+# Layers without attention (linear_attention, conv, ...) never ask for one and stay as they are.
+_OTHER_PATTERNS = {"chunked_attention", "indexed_attention", "minimax_m3_sparse"} | {
+    "compressed_sparse_attention",
+    "heavily_compressed_attention",
+}
+
+
+def _check_model(model: nn.Module, attention: CausalAttention) -> PreTrainedModel:
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"model must be a transformers causal language model, got {type(model).__name__}"
+        )
+    if model.config.is_encoder_decoder:
+        raise _unsupported(model, "an encoder and cross-attention")
+    if not model._can_set_attn_implementation():
+        raise _unsupported(model, "attention that does not go through AttentionInterface")
+    layers = {name: m for name, m in model.named_modules() if hasattr(m, "is_causal")}
+    if not layers:
+        raise _unsupported(model, "no attention layer")
+    for name, layer in layers.items():
+        if not layer.is_causal:
+            raise _unsupported(model, f"attention that is not causal ({name})")
+        for attribute, what in _EXTRAS.items():
+            if getattr(layer, attribute, None) is not None:
+                raise _unsupported(model, f"{what} ({name})")
+    for config in _configs(model):
+        if not getattr(config, "is_causal", True):
+            raise _unsupported(model, "attention that is not causal (config.is_causal)")
+        kinds = set(getattr(config, "layer_types", None) or ())
+        if other := kinds & _OTHER_PATTERNS:
+            raise _unsupported(model, f"a pattern of its own ({', '.join(sorted(other))})")
+        if not kinds or "sliding_attention" in kinds:
+            _check_window(model, getattr(config, "sliding_window", None), attention)
+    return model
+
+
+def _check_call(
+    model: PreTrainedModel,
+    module: nn.Module,
+    attention: CausalAttention,
+    dropout: float,
+    kwargs: dict[str, Any],
+) -> None:
+    """What only shows when a layer calls."""
+    if kwargs.get("is_causal") is False or getattr(module, "is_causal", True) is False:
+        raise _unsupported(model, "attention that is not causal")
+    for argument, what in _EXTRA_ARGUMENTS.items():
+        if kwargs.get(argument) is not None:
+            raise _unsupported(model, what)
+    _check_window(model, kwargs.get("sliding_window"), attention)
+    if dropout > 0:
+        raise ValueError(
+            f"{type(model).__name__} asks for attention dropout {dropout} in training mode, which "
+            f"effedu's attentions don't have; set the config's attention dropout to 0 before "
+            f"building the model, or call model.eval()"
+        )
+
+
+def _check_window(model: PreTrainedModel, window: int | None, attention: CausalAttention) -> None:
+    """A model's own sliding window is fine where it hides nothing that the attention would show."""
+    if window is None:
+        return
+    if attention.reach is None or attention.reach > window:
+        reach = "all tokens" if attention.reach is None else f"up to {attention.reach} tokens"
+        raise _unsupported(
+            model, f"a sliding window of {window} tokens, while {attention} looks at {reach}"
+        )
+    if attention.sinks:
+        raise _unsupported(
+            model, f"a sliding window of {window} tokens, which drops the {attention.sinks} sinks"
+        )
+
+
+def _unsupported(model: PreTrainedModel, what: str) -> ValueError:
+    return ValueError(f"{type(model).__name__} can't be patched: it has {what}")
+
+
+def _configs(model: PreTrainedModel) -> list[Any]:
+    """Every config object below the model, each once."""
+    waiting = [model.config] + [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
+    found: dict[int, Any] = {}
+    while waiting:
+        config = waiting.pop()
+        if config is not None and id(config) not in found:
+            found[id(config)] = config
+            waiting += [getattr(config, name, None) for name in config.sub_configs]
+    return list(found.values())

@@ -1,0 +1,49 @@
+"""A bare page with widgets, as a stored notebook becomes one: for tests without a built book."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from effedu.widgets import Widget, embed
+
+HOST = Path(__file__).parents[2] / "book/_static/widget-host.js"
+
+
+def widget_page(
+    *widgets: Widget,
+    theme: str | None = "light",
+    before: str = "",
+    after: str = "",
+    body: str | None = None,
+) -> str:
+    """Return the HTML of a page that shows ``widgets`` with nothing but the host script.
+
+    ``theme`` is what the book's theme writes on ``<html>``; ``None`` leaves it to the system.
+    ``before`` and ``after`` are HTML around the widgets; ``body`` replaces what would embed them.
+    """
+    attribute = "" if theme is None else f' data-theme="{theme}"'
+    background = {"light": "#ffffff", "dark": "#14181e"}.get(theme or "", "Canvas")
+    ink = {"light": "#222832", "dark": "#ced6dd"}.get(theme or "", "CanvasText")
+    shown = embed(*widgets) if body is None else body
+    return f"""<!DOCTYPE html>
+<html lang="en"{attribute}>
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Widgets</title>
+<style>
+body {{ margin: 0; background: {background}; color: {ink}; font-family: system-ui, sans-serif; }}
+main {{ max-width: 60rem; margin: 0 auto; padding: 0 0.75rem; }}
+</style>
+<script>{HOST.read_text("utf-8")}</script>
+</head>
+<body>
+<main>
+<h1>Widgets</h1>
+{before}
+{shown}
+{after}
+</main>
+</body>
+</html>
+"""

@@ -1,0 +1,63 @@
+"""``make notebooks`` stores the same bytes twice, keeps widgets, and never spoils a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tools import notebooks
+
+WIDGET = """
+import anywidget, traitlets
+
+class Counter(anywidget.AnyWidget):
+    _esm = "export default { render() {} }"
+    value = traitlets.Int(3).tag(sync=True)
+
+    def __repr__(self):
+        return "Counter()"
+
+Counter()
+"""
+
+
+def write(path: Path, *sources: str) -> Path:
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_stores_the_same_bytes_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "03_small.ipynb", "print(1 + 1)", WIDGET)
+    notebooks.store(path)
+    first = path.read_bytes()
+    notebooks.store(path)
+    assert path.read_bytes() == first
+    assert "stored" in capsys.readouterr().out
+
+    stored = json.loads(first)
+    assert [cell["execution_count"] for cell in stored["cells"]] == [1, 2]
+    assert stored["cells"][0]["outputs"][0]["text"] == ["2\n"]
+    view = stored["cells"][1]["outputs"][0]["data"]["application/vnd.jupyter.widget-view+json"]
+    state = stored["metadata"]["widgets"][notebooks.STATE]["state"][view["model_id"]]["state"]
+    assert state["value"] == 3
+    assert "render()" in state["_esm"]
+    assert stored["metadata"]["language_info"] == {"name": "python"}  # no version of anything
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failing_notebook_is_named_and_left_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "03_small.ipynb", "x = 1", "raise KeyError('a name of mine')")
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError, match=r"03_small, cell 1[^$]*a name of mine"):
+        notebooks.store(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ValueError, match="no notebook begins with '99'; there are: "):
+        notebooks.notebooks(["99"])

@@ -1,0 +1,1 @@
+"""The workshop of the book: set-up, checks, notebooks, site, training. Nothing here ships."""
