@@ -70,7 +70,7 @@ class DenseAttention:
         return 0
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return cast(Tensor, dense_attention(query, key, value))
+        return dense_attention(query, key, value)
 
     def visible(self, query_position: Tensor, key_position: Tensor) -> Tensor:
         return key_position <= query_position
@@ -112,7 +112,7 @@ class BlockAttention:
             live = _without(position, sinks, start, dim=0)
             mask = self.visible(position[first:, None], live)
         key, value = _without(key, sinks, start), _without(value, sinks, start)
-        return cast(Tensor, dense_attention(query, key, value, causal=False, mask=mask))
+        return dense_attention(query, key, value, causal=False, mask=mask)
 
     def visible(self, query_position: Tensor, key_position: Tensor) -> Tensor:
         distance = query_position // self.block_size - key_position // self.block_size
@@ -338,7 +338,7 @@ def _attention_function(
             output = attention.attend(query, key, value)
         elif mask.ndim == 4:
             visible = _visible(attention, mask, query.shape[2], key.shape[2], query.device)
-            output = cast(Tensor, dense_attention(query, key, value, causal=False, mask=visible))
+            output = dense_attention(query, key, value, causal=False, mask=visible)
         elif query.shape[2] == key.shape[2] == mask.shape[1]:
             output = _padded_prefill(attention, query, key, value, mask)
         else:
@@ -397,7 +397,7 @@ def _padded_step(
     )
     mask = visible & (position >= 0)[:, None, None, :] & real[:, None, -queries:, None]
     key, value = _take(key, column), _take(value, column)
-    return cast(Tensor, dense_attention(query, key, value, causal=False, mask=mask))
+    return dense_attention(query, key, value, causal=False, mask=mask)
 
 
 def _visible(
@@ -489,7 +489,7 @@ def _check_model(model: nn.Module, attention: CausalAttention) -> PreTrainedMode
         raise _unsupported(model, "attention that does not go through AttentionInterface")
     layers = {name: m for name, m in model.named_modules() if hasattr(m, "is_causal")}
     if not layers:
-        raise _unsupported(model, "no attention layer")
+        raise _unsupported(model, "no attention layer that is marked causal")
     for name, layer in layers.items():
         if not layer.is_causal:
             raise _unsupported(model, f"attention that is not causal ({name})")

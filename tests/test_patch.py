@@ -472,6 +472,43 @@ def test_padded_chunks(models: Any, side: str, pattern: CausalAttention) -> None
     torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], atol=1e-4, rtol=1e-4)
 
 
+@settings(max_examples=80)
+@given(
+    rows=st.integers(1, 25).flatmap(
+        lambda n: st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=1, max_size=3)
+    ),
+    queries=st.integers(1, 25),
+    block_size=st.integers(1, 6),
+    blocks_back=st.integers(0, 2),
+    sinks=st.integers(0, 4),
+)
+def test_any_padding_equals_the_pattern_counted_in_tokens(
+    rows: list[list[bool]], queries: int, block_size: int, blocks_back: int, sinks: int
+) -> None:
+    real, pattern = torch.tensor(rows), block(block_size, blocks_back=blocks_back, sinks=sinks)
+    batch, keys = real.shape
+    queries = min(queries, keys)
+    query = torch.randn(batch, 4, queries, 8)
+    key, value = torch.randn(2, batch, 2, keys, 8)
+    visible = torch.zeros(batch, keys, keys, dtype=torch.bool)
+    for row in range(batch):  # the pattern of the text alone, spread over its columns
+        column = real[row].nonzero().flatten()
+        if n := len(column):
+            alone = block_mask(n, block_size=block_size, blocks_back=blocks_back, sinks=sinks)
+            visible[row, column[:, None], column] = alone
+    visible = visible[:, None, keys - queries :]
+    scores = query @ key.repeat_interleave(2, 1).transpose(2, 3) / 8**0.5
+    weights = scores.masked_fill(~visible, float("-inf")).softmax(-1).nan_to_num(0.0)
+    expected = weights @ value.repeat_interleave(2, 1)  # zeros where a query is padding
+    mask = effedu.patch._visible(pattern, real, queries, keys, real.device)
+    assert torch.equal(mask, visible)
+    found = effedu.patch._padded_step(pattern, query, key, value, real)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    if queries == keys:
+        found = effedu.patch._padded_prefill(pattern, query, key, value, real)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_an_empty_row_gives_no_nan(neox: PreTrainedModel) -> None:
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[1] = 0

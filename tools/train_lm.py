@@ -95,12 +95,15 @@ def train_tokenizer(texts: list[str], path: Path) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
+def plays_of(train: dict[str, str]) -> str:
+    return "\n\n".join(text for name, text in train.items() if name != "king_james_bible")
+
+
 class Batches:
     """Rows of tokens, drawn at random; step ``i`` always gives the same rows."""
 
     def __init__(self, tokenizer: Tokenizer, train: dict[str, str], words: RecallWords) -> None:
-        bible = train["king_james_bible"]
-        plays = "\n\n".join(text for name, text in train.items() if name != "king_james_bible")
+        bible, plays = train["king_james_bible"], plays_of(train)
         self.tokenizer, self.words, self.plays = tokenizer, words, plays
         self.streams = [np.array(tokenizer.encode(t).ids, dtype=np.int64) for t in (plays, bible)]
 
@@ -243,7 +246,7 @@ def train(work: Path, until: int | None = None) -> None:
     torch.manual_seed(SEED)
     corpus = load_corpus(work)
     tokenizer = train_tokenizer(list(corpus.train.values()), work / "tokenizer.json")
-    train_words, heldout_words = recall_words()
+    train_words, heldout_words = recall_words(plays_of(corpus.train))
     batches = Batches(tokenizer, corpus.train, train_words)
     validation = "\n\n".join(corpus.validation.values())
     passages = recall_passages(tokenizer, heldout_words, validation, each=12)
@@ -343,7 +346,7 @@ def export(work: Path, weights: str) -> None:
 
     heldout = "\n\n".join(corpus.test.values())
     train_text = "\n\n".join(corpus.train.values())
-    _, words = recall_words()
+    _, words = recall_words(plays_of(corpus.train))
     passages = recall_passages(tokenizer, words, heldout, each=16)
     state = torch.load(work / "checkpoint.pt", weights_only=True)
     report = {
@@ -363,6 +366,7 @@ def export(work: Path, weights: str) -> None:
             "5-gram": round(ngram_bits(train_text, heldout, 5), 3),
         },
         "recall": recall_accuracy(model, tokenizer, passages),
+        "recall_values": len(words.values),
         "curve": state["curve"],
     }
     (OUT / "heldout.txt").write_text(heldout)
@@ -371,6 +375,7 @@ def export(work: Path, weights: str) -> None:
     (OUT / "MODEL_CARD.md").write_text(model_card(report))
     hashed = ("config.json", "model.safetensors", "tokenizer.json", "heldout.txt", "recall.json")
     digests = {name: hashlib.sha256((OUT / name).read_bytes()).hexdigest() for name in hashed}
+    (OUT / "model.safetensors").chmod(0o644)  # safetensors writes it for the owner alone
     (OUT / "sha256.json").write_text(json.dumps(digests, indent=1) + "\n")
     print(json.dumps({k: v for k, v in report.items() if k != "curve"}, indent=1))
 
@@ -446,7 +451,7 @@ Bits per byte, in windows side by side: {bits["256"]:.3f} at 256 tokens, **{bits
 gzip and xz see the test text alone, all of it; the 5-gram has been trained on the training text.
 
 Recall on held-out passages, by the distance between fact and question. An answer counts when every
-token of it is the model's first choice; {len(recall_words()[1].values)} values are possible.
+token of it is the model's first choice; {report["recall_values"]} values are possible.
 
 | distance (tokens) | answered |
 |---:|---:|
