@@ -131,10 +131,11 @@ def attention(
         weights = attention_weights(query, key, causal=causal, mask=mask, scale=scale)
         _, values = repeat_key_value(query, key, value)
         return weights @ values, weights
+    if mask is None and causal and query.shape[2] == key.shape[2]:  # needs no queries × keys mask
+        key, value = repeat_key_value(query, key, value)
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
     visible = _visible(query, key, causal, mask)
     key, value = repeat_key_value(query, key, value)
-    if mask is None and causal and query.shape[2] == key.shape[2]:
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
     if visible is None:
         return F.scaled_dot_product_attention(query, key, value, scale=scale)
     empty = ~visible.any(-1, keepdim=True)

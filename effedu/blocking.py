@@ -86,7 +86,7 @@ def block_attention(
         ValueError: shapes, dtypes or devices that do not fit, query and key of different length,
             ``block_size`` below 1, ``blocks_back`` or ``sinks`` below 0.
 
-    Source: Beltagy et al. (2020), section 3.1 (sliding window), in blocks as in their appendix A.
+    Source: Beltagy et al. (2020), section 3.1 (sliding window), here in whole blocks.
 
     >>> x = torch.arange(4.0).reshape(1, 1, 4, 1)
     >>> block_attention(x * 0, x * 0, x, block_size=2, blocks_back=0).flatten()

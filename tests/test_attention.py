@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from effedu.attention import attention, attention_weights, causal_mask
+from effedu.bench import peak_memory
 
 
 def qkv(batch=2, heads=4, length=9, head_dim=8, key_heads=None, keys=None, **kwargs):
@@ -169,6 +170,14 @@ def test_bad_scale(scale):
         attention(*qkv(), scale=scale)
     with pytest.raises(ValueError, match="scale must be positive and finite, got"):
         attention_weights(*qkv()[:2], scale=scale)
+
+
+def test_memory_of_the_fused_form_grows_with_the_length():
+    """Neither weights nor a mask of queries × keys is stored."""
+    short, long = (
+        peak_memory(lambda x=x: attention(x, x, x)) for x in (qkv(1, 1, n)[0] for n in (512, 2048))
+    )
+    assert long < 5 * short
 
 
 @pytest.mark.cuda

@@ -21,8 +21,7 @@ def ngram_bits(train: str, test: str, order: int) -> float:
     """Bits per byte on ``test`` of a byte ``order``-gram with Witten–Bell back-off.
 
     Each order mixes its own counts with the next shorter one's probability, with the weight
-    ``distinct / (count + distinct)`` of the context: Witten and Bell (1991), in the recursive form
-    of Chen and Goodman (1999), section 2.6.
+    ``distinct / (count + distinct)`` of the context (Witten and Bell, 1991).
     """
     seen = np.frombuffer(train.encode(), np.uint8).astype(np.int64)
     asked = np.frombuffer(test.encode(), np.uint8).astype(np.int64)

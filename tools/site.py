@@ -74,7 +74,11 @@ class Page(HTMLParser):
             self.links.append(values["href"])
         if not (tag == "link" and set(values.get("rel", "").split()) & PASSIVE_LINKS):
             for name in LOADING.get(tag, ()):
-                self.loads += [part.split()[0] for part in values.get(name, "").split(",") if part]
+                value = values.get(name, "").strip()
+                if name == "srcset":  # several addresses, each perhaps with a width behind it
+                    self.loads += [part.split()[0] for part in value.split(",") if part.strip()]
+                elif value:
+                    self.loads.append(value)
         if "style" in values:
             self.code.append(values["style"])
         data = tag == "script" and "json" in values.get("type", "")
@@ -169,7 +173,7 @@ def dead(address: str, page: Page, pages: dict[Path, Page], out: Path) -> str:
     if not target.is_relative_to(out.resolve()) and parts.path:
         return f"{address} leaves the site's folder"
     if not target.is_file():
-        return f"no page or file {address}"
+        return f"no page or file {address[:200]}"
     anchor = unquote(parts.fragment)
     there = pages.get(target.resolve())
     if anchor and there and anchor not in there.anchors:

@@ -72,6 +72,11 @@ PHASES = (
     Phase(length=4096, rows=3, steps=120, start=0.3, end=0.02),
 )
 PEAK_RATE = 4e-3
+# What the settings here do not say about the run that made the shipped weights.
+RUN_NOTE = """The run was stopped and resumed three times. Up to step 800 a fact read "The token of
+Malsan is silver." and the rows with passages were 15 %; up to step 1,400 the values in training
+were 135 nouns. The model then answered from that list whatever it had read, which is why every
+common word is a value now."""
 WARMUP = 100
 
 
@@ -266,7 +271,7 @@ def train(work: Path, until: int | None = None) -> None:
     total = min(sum(p.steps for p in PHASES), until or 10**9)
     bar = tqdm(range(step, total), initial=step, total=total, mininterval=5)
     losses: list[float] = []
-    began = time.monotonic()
+    began = time.monotonic() - (curve[-1]["minutes"] * 60 if curve else 0)
     for step in bar:
         phase, _ = phase_at(step)
         for optimizer in optimizers:
@@ -437,7 +442,7 @@ other work to do.
 |---:|---:|---:|---:|---:|
 {curve}
 
-The checkpoint that ships is the best on validation in the last phase.
+{RUN_NOTE} The checkpoint that ships is the best on validation in the last phase.
 
 ## Results on the two test plays
 

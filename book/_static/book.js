@@ -67,12 +67,18 @@
   const watch = new ResizeObserver((entries) => {
     for (const { target } of entries) reach(target, target.dataset.scroller);
   });
+  const boxes = [];
   for (const [selector, name] of Object.entries(scrollers)) {
     for (const el of document.querySelectorAll(selector)) {
       el.dataset.scroller = name;
+      boxes.push(el);
       watch.observe(el);
     }
   }
+  // A font that arrives makes what is inside wider, and leaves the box as it was.
+  const again = () => { for (const el of boxes) reach(el, el.dataset.scroller); };
+  document.fonts.ready.then(again);
+  document.fonts.addEventListener("loadingdone", again);
 
   /* A button to copy a cell's code, without prompts. */
   if (navigator.clipboard) {

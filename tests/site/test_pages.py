@@ -88,7 +88,7 @@ def show_everything(page: Page) -> None:
     page.evaluate(
         "() => { for (const one of document.querySelectorAll('details')) one.open = true }"
     )
-    page.evaluate("() => document.fonts.ready.then(() => true)")
+    page.evaluate("() => document.fonts.ready.then(() => new Promise(requestAnimationFrame))")
     page.evaluate("() => Promise.all(document.getAnimations().map((a) => a.finished))")
 
 
@@ -117,7 +117,7 @@ def test_page(
     address: str,
     site_folder: Path,
     axe: Callable[[Page], list[str]],
-    record_property: Callable[[str, object], None],
+    request: pytest.FixtureRequest,
 ) -> None:
     """One page in one colour scheme: quiet, self-contained, drawn, light, accessible."""
     page = reader.new_page()
@@ -150,7 +150,7 @@ def test_page(
 
         files = {served_file(site_folder, address, url) for url in watch.loaded}
         weight = sum(len(gzip.compress(path.read_bytes(), 6)) for path in files)
-        record_property(f"{name} kB", round(weight / KB))
+        request.node.user_properties.append((f"{name} kB", round(weight / KB)))
         assert weight <= WEIGHT, f"{name} weighs {weight / KB:.0f} kB"
     finally:
         page.close()
