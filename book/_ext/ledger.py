@@ -19,8 +19,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from effedu.claims import WORDS, Verdict, collect
 
-HEADS = ("Claim", "Article", "Chapter", "Measured", "Verdict", "Conditions")
-WIDTHS = (30, 8, 14, 20, 10, 18)  # shares of the table's width
+HEADS = ("Claim", "Article", "Chapter", "Measured", "Verdict")
+WIDTHS = (30, 8, 14, 26, 22)  # shares of the table's width
 COUNTED = {  # one claim, several claims
     "holds": ("holds", "hold"),
     "holds when": ("holds under a condition", "hold under a condition"),
@@ -82,14 +82,14 @@ def table(rows: list[tuple[str, Verdict]]) -> nodes.table:
     body = nodes.tbody()
     for name, verdict in rows:
         kind = f"claim-verdict-{verdict.verdict.replace(' ', '-')}"
+        sentence = f"{verdict.verdict} {verdict.when}".strip()
         body += nodes.row(
             "",
             _cell(verdict.statement),
             _cell(verdict.section),
             nodes.entry("", nodes.paragraph("", "", _link(name))),
             _cell(verdict.measured),
-            nodes.entry("", nodes.paragraph("", verdict.verdict), classes=["claim-verdict", kind]),
-            _cell(verdict.when),
+            nodes.entry("", nodes.paragraph("", sentence), classes=["claim-verdict", kind]),
             classes=[kind],
         )
     group += body
