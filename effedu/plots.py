@@ -78,7 +78,8 @@ def figure_svg(fig: Figure, alt: str) -> FigureSVG:
 def _inline(picture: str, alt: str) -> str:
     """Make an SVG file fit for the inside of a page."""
     start = re.search(r'<svg\b[^>]*viewBox="(0 0 ([\d.]+) [\d.]+)"[^>]*>', picture)
-    assert start is not None  # Matplotlib always writes it
+    if start is None:
+        raise RuntimeError(f"expected an <svg> with a viewBox from 0 0, got {picture[:60]!r}")
     body = picture[start.end() : picture.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", body, flags=re.DOTALL)
     # Matplotlib's rule is for every element, which inside a page means the whole page.

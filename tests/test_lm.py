@@ -40,15 +40,6 @@ PLAIN = "the rest of the text is the plain one and costs more bytes too\n" * 4
 POSITIONS = 256
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small spend more time handing work to threads than doing it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # --- small random models on disk ----------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -74,15 +74,6 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
 WINDOWED = {"mistral_windowed", "gemma3_windowed"}
 BLOCK = block(4, blocks_back=1)
 SINKS = block(4, blocks_back=1, sinks=3)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """These models are so small that sharing their work among threads costs more than it saves."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
-from effedu.plots import INK, FigureSVG, figure_svg
+from effedu.plots import INK, FigureSVG, _inline, figure_svg
 
 PAGES = ("#ffffff", "#121212")
 
@@ -125,3 +125,8 @@ def test_no_grey_is_legible_as_text_on_both_pages() -> None:
     assert not [g for g in greys if min(contrast(g, page) for page in PAGES) >= 4.5]
     assert contrast(INK, "#ffffff") >= 4.5  # where the figure is saved as a plain picture
     assert "#" + plt.rcParams["text.color"].lstrip("#") == INK
+
+
+def test_another_kind_of_picture_is_named() -> None:
+    with pytest.raises(RuntimeError, match=r"expected an <svg> with a viewBox .*got '<svg>'"):
+        _inline("<svg>", "Nothing.")

@@ -6,11 +6,10 @@ since that says most about the method, or else the first one there is.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from doc_link import link_to
 from docutils import nodes
-from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -31,17 +30,8 @@ class ClaimExample(SphinxDirective):
         path, verdict = next((one for one in found if one[1].verdict == "fails"), found[0])
         card = nodes.raw("", verdict._repr_mimebundle_()["text/html"], format="html")
         line = nodes.paragraph("", "The experiment is in the chapter ")
-        docname = self.env.path2doc(str(Path(path)))
-        line += addnodes.pending_xref(
-            "",
-            nodes.inline("", ""),
-            refdomain="std",
-            reftype="doc",
-            reftarget=f"/{docname}",
-            refexplicit=False,
-            refwarn=True,
-            refdoc=self.env.docname,
-        )
+        docname = self.env.path2doc(str(path))
+        line += link_to(docname)
         line += nodes.Text(".")
         return [card, line]
 

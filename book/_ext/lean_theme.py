@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from doc_link import link_to
 from docutils import nodes
-from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.builders.html._assets import _CascadingStyleSheet, _JavaScript
 from sphinx.transforms.post_transforms import SphinxPostTransform
@@ -254,16 +254,7 @@ class BookPath(SphinxDirective):
         exists = docname in self.env.found_docs
         title = nodes.inline(classes=["book-chapter-title"])
         if exists:
-            title += addnodes.pending_xref(
-                "",
-                nodes.inline("", chapter["title"]),
-                refdomain="std",
-                reftype="doc",
-                reftarget=f"/{docname}",
-                refexplicit=True,
-                refwarn=True,
-                refdoc=self.env.docname,
-            )
+            title += link_to(docname, chapter["title"])
         else:
             title += nodes.Text(chapter["title"])
         about = nodes.inline("", chapter["about"], classes=["book-chapter-about"])

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
+from doc_link import link_to
 from docutils import nodes
 from docutils.parsers.rst import directives
-from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
@@ -87,7 +87,7 @@ def table(rows: list[tuple[str, Verdict]]) -> nodes.table:
             "",
             _cell(verdict.statement),
             _cell(verdict.section),
-            nodes.entry("", nodes.paragraph("", "", _link(name))),
+            nodes.entry("", nodes.paragraph("", "", link_to(name))),
             _cell(verdict.measured),
             nodes.entry("", nodes.paragraph("", sentence), classes=["claim-verdict", kind]),
             classes=[kind],
@@ -99,20 +99,6 @@ def table(rows: list[tuple[str, Verdict]]) -> nodes.table:
 
 def _cell(text: str) -> nodes.entry:
     return nodes.entry("", nodes.paragraph("", text)) if text else nodes.entry()
-
-
-def _link(name: str) -> addnodes.pending_xref:
-    """A link to a document; Sphinx puts in its title, and warns where there is no such document."""
-    return addnodes.pending_xref(
-        "",
-        nodes.inline("", name),
-        refdomain="std",
-        reftype="doc",
-        reftarget=f"/{name}",
-        refdoc="",
-        refexplicit=False,
-        refwarn=True,
-    )
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

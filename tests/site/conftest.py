@@ -85,6 +85,24 @@ def open_page(browser: Browser, tmp_path: Path) -> Iterator[Callable[..., Page]]
 
 
 @pytest.fixture
+def load_module(open_page: Callable[..., Page]) -> Callable[[type], Page]:
+    """Open a page whose ``window.widget`` is a widget class's module as it is shipped."""
+
+    def load(widget: type) -> Page:
+        page = open_page("<!DOCTYPE html><html lang=en><title>module</title></html>")
+        page.evaluate(
+            """async (text) => {
+                 const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+                 window.widget = await import(url);
+               }""",
+            str(widget._esm),
+        )
+        return page
+
+    return load
+
+
+@pytest.fixture
 def axe() -> Callable[[Page], list[str]]:
     """Return what axe-core finds wrong on a page: WCAG 2.2 A and AA, target size included."""
     from axe_playwright_python.sync_playwright import Axe

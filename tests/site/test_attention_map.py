@@ -57,17 +57,8 @@ def expected(widget):
 
 
 @pytest.fixture
-def library(open_page):
-    """A page whose ``window.widget`` is the module as it is shipped."""
-    page = open_page("<!DOCTYPE html><html lang=en><title>module</title></html>")
-    page.evaluate(
-        """async (text) => {
-             const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
-             window.widget = await import(url);
-           }""",
-        str(AttentionMap._esm),
-    )
-    return page
+def library(load_module):
+    return load_module(AttentionMap)
 
 
 def test_rows_equal_attention_on_many_inputs(library):

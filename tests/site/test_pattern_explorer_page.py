@@ -39,17 +39,8 @@ def pairs(view):
 
 
 @pytest.fixture
-def library(open_page):
-    """A page whose ``window.widget`` is the module as it is shipped."""
-    page = open_page("<!DOCTYPE html><html lang=en><title>module</title></html>")
-    page.evaluate(
-        """async (text) => {
-             const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
-             window.widget = await import(url);
-           }""",
-        str(PatternExplorer._esm),
-    )
-    return page
+def library(load_module):
+    return load_module(PatternExplorer)
 
 
 def random_pattern(draw):

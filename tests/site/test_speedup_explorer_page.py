@@ -53,17 +53,8 @@ def shown(x):
 
 
 @pytest.fixture
-def library(open_page):
-    """A page whose ``window.widget`` is the module as it is shipped."""
-    page = open_page("<!DOCTYPE html><html lang=en><title>module</title></html>")
-    page.evaluate(
-        """async (text) => {
-             const url = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
-             window.widget = await import(url);
-           }""",
-        str(SpeedupExplorer._esm),
-    )
-    return page
+def library(load_module):
+    return load_module(SpeedupExplorer)
 
 
 def test_limits_equal_python_on_many_inputs(library):
