@@ -111,7 +111,10 @@ def test_the_same_step_gives_the_same_rows_and_a_stopped_run_goes_on_alike(tmp_p
     )
     config = dict(train_lm.CONFIG, vocab_size=300, hidden_size=16, num_hidden_layers=1)
     config |= {"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64}
-    phases = (train_lm.Phase(16, 4, 2, 1.0, 1.0), train_lm.Phase(32, 2, 2, 1.0, 0.1))
+    phases = (
+        train_lm.Phase((16,), tokens=64, steps=2, start=1.0, end=1.0, recall=0.2, bible=0.1),
+        train_lm.Phase((16, 32), tokens=64, steps=2, start=1.0, end=0.1, recall=0.2, bible=0.1),
+    )
     for name, value in {"CONFIG": config, "PHASES": phases, "VOCABULARY": 300}.items():
         monkeypatch.setattr(train_lm, name, value)
     monkeypatch.setattr(train_lm, "load_corpus", lambda folder: corpus)
