@@ -17,6 +17,11 @@ from torch import Tensor
 from effedu._checks import check_attention_inputs, check_int, repeat_key_value
 from effedu.attention import attention
 
+# Measured on two AVX2 cores: smaller tiles skip more masked keys but use the processor less well
+# (32 rows gain as much as 64), and temporary results of up to so many rows do not slow it down.
+TILE_ROWS = 64
+TOKENS_AT_ONCE = 16384
+
 
 def block_mask(
     length: int,
@@ -105,17 +110,21 @@ def block_attention(
     if blocks_back >= blocks - 1:  # every block sees every other one: nothing to leave out
         return attention(query, key, value, causal=causal)
 
+    pattern = _Pattern(block_size, blocks_back, causal, sinks)
+    trains = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+    if causal and not sinks and not trains and query.device.type == "cpu":
+        return _forward_in_tiles(query, key, value, pattern)
+
     # Most blocks look alike: their window lies inside the sequence and clear of the sinks. One
     # call computes all of these; the few at either end are taken apart.
     done = 0
     parts = []
-    if causal:  # the first blocks see everything before them: that is dense attention
-        done = blocks_back + 1
+    if causal and blocks_back:  # the first blocks see everything before them: dense attention
+        done = blocks_back
         prefix = slice(0, done * block_size)
         parts.append(attention(query[:, :, prefix], key[:, :, prefix], value[:, :, prefix]))
     first = min(blocks, max(done, blocks_back + -(-sinks // block_size)))
     last = max(first, length // block_size - (0 if causal else blocks_back))
-    pattern = _Pattern(block_size, blocks_back, causal, sinks)
     parts += [_edge_block(query, key, value, i, pattern) for i in range(done, first)]
     if first < last:
         parts.append(_inner_blocks(query, key, value, first, last, pattern))
@@ -157,13 +166,61 @@ def _inner_blocks(
         head = x[:, :, :sinks].flatten(0, 1)[:, None].expand(-1, view.shape[1], -1, -1)
         return torch.cat([head, view], dim=2)
 
-    mask = None
-    if causal:
-        visible = torch.ones(block_size, sinks + window, dtype=torch.bool, device=query.device)
-        visible = visible.tril(diagonal=sinks + back * block_size)
-        mask = torch.zeros_like(visible, dtype=query.dtype).masked_fill(~visible, float("-inf"))
+    mask = _causal_bias(block_size, sinks + window, query) if causal else None
     output = F.scaled_dot_product_attention(queries, windows(key), windows(value), attn_mask=mask)
     return output.reshape(batch, heads, (last - first) * block_size, -1)
+
+
+def _forward_in_tiles(query: Tensor, key: Tensor, value: Tensor, pattern: _Pattern) -> Tensor:
+    """The causal pattern without sinks where no gradient is needed: less work, less memory.
+
+    A block's window ends where the block ends, so its first rows score keys that they may not see:
+    a quarter of all, with one block back. Here a block goes in tiles of rows, each with the keys
+    up to its own end. The parts are written into one output instead of joined, a few heads at a
+    time, because fresh memory costs time as well. (Training gains nothing from tiles: their
+    overlapping windows add up more gradients.)
+    """
+    block_size, back, _, _ = pattern
+    length = query.shape[2]
+    blocks = length // block_size  # whole ones
+    output = query.new_empty(*query.shape[:3], value.shape[3])
+    done = back * block_size
+    if done:  # the first blocks see everything before them: dense attention
+        first = slice(0, done)
+        output[:, :, first] = attention(query[:, :, first], key[:, :, first], value[:, :, first])
+    if blocks * block_size < length:
+        tail = slice(blocks * block_size, length)
+        output[:, :, tail] = _edge_block(query, key, value, blocks, pattern)
+
+    rows = TILE_ROWS if block_size % TILE_ROWS == 0 else block_size
+    group = max(1, TOKENS_AT_ONCE // length)
+    whole = slice(done, blocks * block_size)
+
+    def windows(x: Tensor, size: int) -> Tensor:
+        return x.unfold(1, size, block_size).mT  # (batch·heads, blocks, size, d), a view
+
+    queries = windows(query.flatten(0, 1)[:, whole], block_size)
+    outputs = windows(output.flatten(0, 1)[:, whole], block_size)
+    keys, values = key.flatten(0, 1), value.flatten(0, 1)
+    for stop in range(rows, block_size + 1, rows):
+        tile = slice(stop - rows, stop)
+        window, end = done + stop, (blocks - 1) * block_size + stop
+        mask = _causal_bias(rows, window, query)
+        for i in range(0, len(queries), group):
+            some = slice(i, i + group)
+            outputs[some, :, tile] = F.scaled_dot_product_attention(
+                queries[some, :, tile],
+                windows(keys[some, :end], window),
+                windows(values[some, :end], window),
+                attn_mask=mask,
+            )
+    return output
+
+
+def _causal_bias(rows: int, keys: int, like: Tensor) -> Tensor:
+    """Zero where a query may look and minus infinity ahead of it; the last row sees every key."""
+    visible = torch.ones(rows, keys, dtype=torch.bool, device=like.device).tril(keys - rows)
+    return torch.zeros_like(visible, dtype=like.dtype).masked_fill(~visible, float("-inf"))
 
 
 def _edge_block(

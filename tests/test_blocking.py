@@ -1,10 +1,15 @@
+from functools import partial
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+import effedu.blocking
 from effedu.attention import attention
+from effedu.bench import peak_memory
 from effedu.blocking import block_attention, block_mask
 
 patterns = st.fixed_dictionaries(
@@ -75,6 +80,65 @@ def test_gradients_equal_dense_attention(length, pattern, seed):
         assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+@given(
+    length=st.integers(1, 90),
+    rows=st.sampled_from([1, 2, 3, 5]),
+    tokens=st.sampled_from([1, 100, 300]),
+    tiles=st.integers(1, 4),
+    blocks_back=st.integers(0, 3),
+    seed=st.integers(0, 1000),
+)
+def test_tiles_without_gradients_equal_the_plain_form(
+    length, rows, tokens, tiles, blocks_back, seed
+):
+    """Small tiles and few heads at a time, so that every cut falls somewhere inside."""
+    torch.manual_seed(seed)
+    query, key, value = qkv(2, length=length, key_heads=2)
+    pattern = {"block_size": rows * tiles, "blocks_back": blocks_back}
+    plain = block_attention(query.clone().requires_grad_(), key, value, **pattern)
+    with (
+        patch.object(effedu.blocking, "TILE_ROWS", rows),
+        patch.object(effedu.blocking, "TOKENS_AT_ONCE", tokens),
+    ):
+        output = block_attention(query, key, value, **pattern)
+    assert plain.requires_grad
+    assert not output.requires_grad
+    assert_close(output, dense(query, key, value, sinks=0, **pattern), atol=2e-6, rtol=1e-5)
+    assert_close(output, plain.detach(), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("length", [640, 1000])
+@pytest.mark.parametrize("blocks_back", [0, 1, 2])
+@pytest.mark.parametrize("block_size", [64, 96, 128, 256])
+def test_real_sizes_forward_and_backward(length, blocks_back, block_size):
+    inputs = qkv(2, length=length, head_dim=16, key_heads=2)
+    pattern = {"block_size": block_size, "blocks_back": blocks_back}
+    expected = dense(*inputs, sinks=0, **pattern)
+    assert_close(block_attention(*inputs, **pattern), expected, atol=2e-6, rtol=1e-5)
+    with torch.inference_mode():
+        assert_close(block_attention(*inputs, **pattern), expected, atol=2e-6, rtol=1e-5)
+    weight, grads = torch.randn_like(expected), []
+    for function, more in ((block_attention, {}), (dense, {"sinks": 0})):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        output = function(*leaves, **pattern, **more)
+        assert_close(output, expected, atol=2e-6, rtol=1e-5)
+        grads.append(torch.autograd.grad((output * weight).sum(), leaves))
+    for ours, theirs in zip(*grads, strict=True):
+        assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("trains", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_scores_stay_finite(trains, dtype):
+    query, key, value = (100 * x for x in qkv(length=300, dtype=dtype))
+    query.requires_grad_(trains)
+    output = block_attention(query, key, value, block_size=64)
+    expected = dense(query, key, value, block_size=64, blocks_back=1, sinks=0)
+    assert output.dtype == dtype
+    assert output.isfinite().all()
+    assert_close(output, expected, atol=1e-1, rtol=1e-3)
+
+
 def test_non_contiguous_inputs_and_a_value_width_of_its_own():
     query, key, _ = (x.transpose(1, 2) for x in qkv(2, heads=50, length=4))
     value = torch.randn(2, 4, 50, 3)
@@ -102,6 +166,19 @@ def test_windows_are_views_not_copies():
     largest = max(e.self_cpu_memory_usage for e in profile.events())
     windows = length * (back + 1) * 16 * 4  # what copies of the key windows would take
     assert 0 < largest < windows / 2
+
+
+@pytest.mark.parametrize("block_size", [64, 128])
+def test_memory_grows_with_the_length_and_hardly_exceeds_the_output(block_size):
+    def peak(length):
+        """As a share of the output."""
+        query, key, value = qkv(1, 4, length, 16)
+        run = partial(block_attention, query, key, value, block_size=block_size)
+        return peak_memory(run) / query.nbytes
+
+    peaks = [peak(length) for length in (8192, 16384, 32768)]
+    assert max(peaks) < 1.8
+    assert peaks[0] == pytest.approx(peaks[2], rel=0.5)
 
 
 @pytest.mark.parametrize(
