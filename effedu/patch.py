@@ -8,6 +8,7 @@ https://huggingface.co/docs/transformers/attention_interface
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,46 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    PreTrainedModel,
+)
+from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from effedu._checks import check_int
 from effedu.attention import attention as dense_attention
 from effedu.attention import causal_mask
 from effedu.blocking import block_attention
+from effedu.eviction import (
+    EvictingLayer,
+    Eviction,
+    evicting_cache,
+    heavy_hitters,
+    make_evicting,
+    streaming,
+)
+from effedu.pruning import block_topk_attention, threshold_attention, topk_attention
+
+__all__ = [
+    "BlockAttention",
+    "BlockTopKAttention",
+    "CausalAttention",
+    "ChoosingAttention",
+    "DenseAttention",
+    "ThresholdAttention",
+    "TopKAttention",
+    "block",
+    "block_topk",
+    "dense",
+    "heavy_hitters",
+    "patched",
+    "streaming",
+    "threshold",
+    "topk",
+]
 
 
 @runtime_checkable
@@ -55,6 +89,23 @@ class CausalAttention(Protocol):
     def visible(
         self, query_position: Int[Tensor, "..."], key_position: Int[Tensor, "..."]
     ) -> Bool[Tensor, "..."]: ...
+
+
+@runtime_checkable
+class ChoosingAttention(CausalAttention, Protocol):
+    """An attention that chooses its keys by their content, so that no rule on positions tells them.
+
+    ``attend_where`` computes it where ``mask`` lets a query look. ``visible`` gives what it
+    chooses from.
+    """
+
+    def attend_where(
+        self,
+        query: Float[Tensor, "batch heads queries head_dim"],
+        key: Float[Tensor, "batch key_heads keys head_dim"],
+        value: Float[Tensor, "batch key_heads keys value_dim"],
+        mask: Bool[Tensor, "..."],
+    ) -> Float[Tensor, "batch heads queries value_dim"]: ...
 
 
 @dataclass(frozen=True)
@@ -143,6 +194,87 @@ class BlockAttention:
         return self._prefill(query, key, value)[:, :, -queries:]
 
 
+class _ChoosesFromAll:
+    """What choosing attentions have in common: any earlier token may be chosen."""
+
+    @property
+    def reach(self) -> None:
+        return None
+
+    @property
+    def sinks(self) -> int:
+        return 0
+
+    def visible(self, query_position: Tensor, key_position: Tensor) -> Tensor:
+        return key_position <= query_position
+
+
+@dataclass(frozen=True)
+class TopKAttention(_ChoosesFromAll):
+    """Every token sees the ``k`` keys that it gives the largest weights. Made by :func:`topk`."""
+
+    k: int
+
+    def __post_init__(self) -> None:
+        check_int("k", self.k, minimum=1)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return topk_attention(query, key, value, k=self.k).output
+
+    def attend_where(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        return topk_attention(query, key, value, k=self.k, causal=False, mask=mask).output
+
+
+@dataclass(frozen=True)
+class ThresholdAttention(_ChoosesFromAll):
+    """Every token drops the weights below ``threshold``. Made by :func:`threshold`."""
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be from 0 to 1, got {self.threshold!r}")
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return threshold_attention(query, key, value, threshold=self.threshold).output
+
+    def attend_where(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        pruned = threshold_attention(
+            query, key, value, threshold=self.threshold, causal=False, mask=mask
+        )
+        return pruned.output
+
+
+@dataclass(frozen=True)
+class BlockTopKAttention(_ChoosesFromAll):
+    """Every block of tokens chooses ``k`` blocks of keys. Made by :func:`block_topk`."""
+
+    block_size: int = 64
+    k: int = 8
+
+    def __post_init__(self) -> None:
+        check_int("block_size", self.block_size, minimum=1)
+        check_int("k", self.k, minimum=2)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return block_topk_attention(query, key, value, block_size=self.block_size, k=self.k)
+
+    def attend_where(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """One new token in each row, whose keys are those that the mask shows."""
+        if query.shape[2] > 1:
+            raise ValueError(
+                "block_topk cuts a text into blocks from its first token, which a mask of queries "
+                "x keys does not allow (packed sequences, a static cache, output_attentions=True, "
+                "a padded batch read in chunks); use topk or block there"
+            )
+        rows = mask.expand(len(query), 1, 1, -1)[:, 0, 0]  # (batch, keys)
+        outputs = [
+            self.attend(query[i : i + 1], key[i : i + 1, :, row], value[i : i + 1, :, row])
+            for i, row in enumerate(rows)
+        ]
+        return torch.cat(outputs)
+
+
 def dense() -> DenseAttention:
     """Ordinary causal attention, as a baseline for the others.
 
@@ -170,12 +302,59 @@ def block(block_size: int = 128, *, blocks_back: int = 1, sinks: int = 0) -> Blo
     return BlockAttention(block_size, blocks_back=blocks_back, sinks=sinks)
 
 
+def topk(k: int) -> TopKAttention:
+    """Exact top-k attention for :func:`patched`; see :func:`effedu.pruning.topk_attention`.
+
+    It scores all keys, in a prefill as in a cached step, so it is slower than dense attention.
+
+    Raises:
+        ValueError: ``k`` is not an integer of at least 1.
+
+    >>> topk(32)
+    TopKAttention(k=32)
+    """
+    return TopKAttention(k)
+
+
+def threshold(threshold: float) -> ThresholdAttention:
+    """Attention without small weights for :func:`patched`, slower than dense attention.
+
+    See :func:`effedu.pruning.threshold_attention`.
+
+    Raises:
+        ValueError: ``threshold`` is not from 0 to 1.
+
+    >>> threshold(0.01)
+    ThresholdAttention(threshold=0.01)
+    """
+    return ThresholdAttention(threshold)
+
+
+def block_topk(block_size: int = 64, k: int = 8) -> BlockTopKAttention:
+    """Chosen blocks for :func:`patched`; see :func:`effedu.pruning.block_topk_attention`.
+
+    In a prefill the first token of a block chooses for the block; in a cached step the new token
+    chooses for itself. So a text that was generated with a cache and the same text read at once
+    can differ.
+
+    Raises:
+        ValueError: ``block_size`` below 1, or ``k`` below 2.
+
+    >>> block_topk(32, k=4)
+    BlockTopKAttention(block_size=32, k=4)
+    """
+    return BlockTopKAttention(block_size, k)
+
+
 _numbers = itertools.count(1)
 
 
 @contextmanager
 def patched(
-    model: nn.Module, attention: CausalAttention | None = None
+    model: nn.Module,
+    attention: CausalAttention | None = None,
+    *,
+    cache: Eviction | None = None,
 ) -> Iterator[PreTrainedModel]:
     """Run a Hugging Face causal language model with another attention inside the ``with`` block.
 
@@ -187,13 +366,21 @@ def patched(
     ``output_attentions=True`` and 4-D masks of your own. There a token's position is its rank
     among the keys that the query may see, which for packed sequences is its place in its own text.
 
+    With ``cache`` the keys and values that generation keeps are cut down to a budget after each
+    pass, in every cache that is begun inside the block; attention is dense over what is left.
+    Kept tokens keep their positions. A prompt is read densely before anything is evicted, unless
+    it comes in chunks (``prefill_chunk_size`` of ``generate``). A pass without a cache has nothing
+    to evict, and padded batches are refused.
+
     Afterwards, or after an exception, the model is exactly what it was. Blocks nest: the innermost
     counts. Models that share one config object are patched together.
 
     Args:
         model: a ``transformers`` causal language model whose attention goes through
             ``AttentionInterface`` (GPT-NeoX, GPT-2, Llama, Qwen, Mistral, Gemma and most others).
-        attention: :func:`block` or :func:`dense`; ``block(128)`` if not given.
+        attention: :func:`block`, :func:`topk`, :func:`threshold`, :func:`block_topk` or
+            :func:`dense`; ``block(128)`` if not given, or ``dense()`` with a ``cache``.
+        cache: :func:`streaming` or :func:`heavy_hitters`, with dense attention only.
 
     Yields:
         The same model.
@@ -203,7 +390,9 @@ def patched(
             an encoder or a decoder with cross-attention, attention outside of the interface,
             soft-capped scores, learned sinks, or a sliding window narrower than the attention
             reaches. In a forward pass: attention dropout in training mode, a 4-D float mask with
-            values other than 0 and minus infinity, a mask that looks ahead.
+            values other than 0 and minus infinity, a mask that looks ahead. With ``cache``: another
+            attention than dense, layers that cache something else than keys and values, a padded
+            batch or a mask of your own, a cache that is not empty or not dynamic.
 
     Source: Child et al. (2019) for blocks, Xiao et al. (2023) for sinks.
 
@@ -216,10 +405,12 @@ def patched(
     >>> torch.allclose(alone, together[:, :2], atol=1e-6)
     True
     """
-    attention = BlockAttention() if attention is None else attention
+    if attention is None:
+        attention = BlockAttention() if cache is None else DenseAttention()
     if not isinstance(attention, CausalAttention):
         raise ValueError(f"attention must be one such as block(128) or dense(), got {attention!r}")
     language_model = _check_model(model, attention)
+    evicting = None if cache is None else _Evicting(language_model, attention, cache)
     before = [(config, config._attn_implementation_internal) for config in _configs(language_model)]
     name = f"effedu_{next(_numbers)}"
     weights = _WeightsWanted()
@@ -228,8 +419,13 @@ def patched(
         for module in language_model.modules()
         if isinstance(module, PreTrainedModel)
     ]
+    if evicting is not None:
+        hooks.append(language_model.register_forward_pre_hook(evicting.start, with_kwargs=True))
+    forward = _attention_function(language_model, attention, weights)
+    if evicting is not None:
+        forward = evicting.after(forward)
     try:
-        AttentionInterface.register(name, _attention_function(language_model, attention, weights))
+        AttentionInterface.register(name, forward)
         AttentionMaskInterface.register(name, _mask_function(language_model))
         language_model.set_attn_implementation(name)
         yield language_model
@@ -330,15 +526,13 @@ def _attention_function(
         mask = _as_boolean(attention_mask)
         if weights.wanted:
             visible = _visible(attention, mask, query.shape[2], key.shape[2], query.device)
-            output, shares = dense_attention(
-                query, key, value, causal=False, mask=visible, return_weights=True
-            )
+            output, shares = _with_weights(attention, query, key, value, visible)
             return output.transpose(1, 2).contiguous(), shares
         if mask is None:
             output = attention.attend(query, key, value)
         elif mask.ndim == 4:
             visible = _visible(attention, mask, query.shape[2], key.shape[2], query.device)
-            output = dense_attention(query, key, value, causal=False, mask=visible)
+            output = _attend_where(attention, query, key, value, visible)
         elif query.shape[2] == key.shape[2] == mask.shape[1]:
             output = _padded_prefill(attention, query, key, value, mask)
         else:
@@ -360,6 +554,95 @@ class _WeightsWanted:
         asked = kwargs.get("output_attentions")
         config = cast(PreTrainedModel, module).config
         self.wanted = bool(getattr(config, "output_attentions", False) if asked is None else asked)
+
+
+class _Evicting:
+    """Gives caches that are begun under the patch evicting layers, and tells these when to evict.
+
+    A layer learns only after attention which of its keys were of use.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, attention: CausalAttention, policy: Eviction
+    ) -> None:
+        if not isinstance(policy, Eviction):
+            raise ValueError(f"cache must be one such as streaming(256), got {policy!r}")
+        if not isinstance(attention, DenseAttention):
+            raise ValueError(
+                f"attention must be dense() with a cache that evicts, which counts no positions, "
+                f"got {attention!r}"
+            )
+        layers = DynamicCache(config=model.config).layers
+        if not layers or any(type(layer) is not DynamicLayer for layer in layers):
+            raise _unsupported(model, "layers that cache something else than all keys and values")
+        if any(not hasattr(m, "layer_idx") for m in model.modules() if hasattr(m, "is_causal")):
+            raise _unsupported(
+                model, "attention layers without a layer_idx, their place in a cache"
+            )
+        self.policy, self.count = policy, len(layers)
+        self.signature = inspect.signature(model.forward)
+        self.layers: list[Any] = []  # of the cache of this pass
+
+    def start(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Before a pass: make sure that its cache, if it has one, evicts."""
+        call = self.signature.bind_partial(*args, **kwargs)
+        cache, wanted = (call.arguments.get(n) for n in ("past_key_values", "use_cache"))
+        config = cast(PreTrainedModel, module).config
+        if cache is None and (getattr(config, "use_cache", False) if wanted is None else wanted):
+            cache = evicting_cache(self.policy, self.count)
+            call.arguments["past_key_values"] = cache
+        elif cache is not None:
+            self._take_over(cache)
+        self.layers = [] if cache is None else cache.layers
+        return call.args, call.kwargs
+
+    def _take_over(self, cache: Any) -> None:
+        if type(cache) is not DynamicCache:
+            raise ValueError(
+                f"past_key_values must be a DynamicCache, or None, for keys to be evicted, "
+                f"got {type(cache).__name__}"
+            )
+        policies = {getattr(layer, "policy", None) for layer in cache.layers}
+        if cache.get_seq_length() == 0:
+            make_evicting(cache, self.policy, self.count)
+        elif policies != {self.policy}:
+            raise ValueError(
+                f"past_key_values already holds {cache.get_seq_length()} tokens, kept by another "
+                f"rule than {self.policy}; begin with an empty cache"
+            )
+
+    def after(self, forward: Any) -> Any:
+        """The attention function, followed by eviction in the layer that it read."""
+
+        def attend_and_evict(
+            module: nn.Module,
+            query: Tensor,
+            key: Tensor,
+            value: Tensor,
+            attention_mask: Tensor | None,
+            scaling: float | None = None,
+            **kwargs: Any,
+        ) -> tuple[Tensor, Tensor | None]:
+            if not self.layers:
+                return cast(
+                    tuple[Tensor, Tensor | None],
+                    forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs),
+                )
+            mask = _as_boolean(attention_mask)
+            if mask is not None and (mask.ndim == 4 or not mask.all()):
+                raise ValueError(
+                    "attention_mask must show all tokens to a cache that evicts, which can't tell "
+                    "padding from text; give it texts of one length, or one at a time"
+                )
+            result = forward(module, query, key, value, None, scaling=scaling, **kwargs)
+            layer: EvictingLayer = self.layers[cast(int, module.layer_idx)]
+            usual = query.shape[-1] ** -0.5
+            layer.evict(query.detach() * (1.0 if scaling is None else scaling / usual))
+            return cast(tuple[Tensor, Tensor | None], result)
+
+        return attend_and_evict
 
 
 # --- Padded batches and masks ------------------------------------------------------------------
@@ -397,7 +680,31 @@ def _padded_step(
     )
     mask = visible & (position >= 0)[:, None, None, :] & real[:, None, -queries:, None]
     key, value = _take(key, column), _take(value, column)
+    return _attend_where(attention, query, key, value, mask)
+
+
+def _attend_where(
+    attention: CausalAttention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor
+) -> Tensor:
+    """Attention where the mask allows it; it holds the attention's own pattern already."""
+    if isinstance(attention, ChoosingAttention):
+        return attention.attend_where(query, key, value, mask)
     return dense_attention(query, key, value, causal=False, mask=mask)
+
+
+def _with_weights(
+    attention: CausalAttention, query: Tensor, key: Tensor, value: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same, with the weights of every query and key."""
+    if not isinstance(attention, ChoosingAttention):
+        return dense_attention(query, key, value, causal=False, mask=mask, return_weights=True)
+    # What is chosen does not depend on the values: the identity in their place gives the weights.
+    identity = torch.eye(key.shape[2], dtype=value.dtype, device=value.device)
+    shares = attention.attend_where(
+        query, key, identity.expand(*key.shape[:2], -1, -1), mask
+    )  # (batch, heads, queries, keys)
+    value = value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
+    return shares @ value, shares
 
 
 def _visible(

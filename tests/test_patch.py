@@ -19,7 +19,18 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 import effedu.patch
 from effedu.blocking import block_mask
-from effedu.patch import BlockAttention, CausalAttention, block, dense, patched
+from effedu.patch import (
+    BlockAttention,
+    CausalAttention,
+    ChoosingAttention,
+    block,
+    block_topk,
+    dense,
+    patched,
+    threshold,
+    topk,
+)
+from effedu.pruning import block_topk_mask
 
 VOCAB = 61
 SIZES = {
@@ -737,6 +748,168 @@ def test_two_models_in_two_threads() -> None:
 def test_import_effedu_stays_light() -> None:
     code = "import sys, effedu; assert 'transformers' not in sys.modules; effedu.patched"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- Attentions that choose by content ------------------------------------------------------------
+
+TOPK, THRESHOLD, BLOCK_TOPK = topk(3), threshold(0.1), block_topk(4, k=3)
+CHOOSING = [TOPK, THRESHOLD, BLOCK_TOPK]
+
+
+@torch.no_grad()
+def chosen_reference(model: PreTrainedModel, tokens: Tensor, attention: Any) -> Tensor:
+    """Logits with weights dropped by hand; effedu gives the block mask only."""
+
+    def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any,
+               scaling: float | None = None, **kwargs: Any) -> tuple[Tensor, None]:  # fmt: skip
+        groups, length = query.shape[1] // key.shape[1], key.shape[2]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        scores = query @ key.transpose(2, 3) * (scaling or query.shape[-1] ** -0.5)
+        future = torch.ones(length, length, dtype=torch.bool).triu(1)
+        weights = scores.masked_fill(future, float("-inf")).softmax(-1)
+        if attention is TOPK:
+            kept = weights.argsort(-1, descending=True).argsort(-1) < 3
+        elif attention is THRESHOLD:
+            kept = (weights >= 0.1) | (weights == weights.amax(-1, keepdim=True))
+        else:
+            kept = block_topk_mask(query, key, block_size=4, k=3)
+        weights = weights * kept
+        weights = weights / weights.sum(-1, keepdim=True)
+        return (weights @ value).transpose(1, 2).contiguous(), None
+
+    before = model.config._attn_implementation
+    AttentionInterface.register("by_hand", attend)
+    AttentionMaskInterface.register("by_hand", lambda *args, **kwargs: None)
+    model.set_attn_implementation("by_hand")
+    try:
+        return model(tokens, use_cache=False).logits
+    finally:
+        model.set_attn_implementation(before)
+        AttentionInterface._global_mapping.pop("by_hand")
+        AttentionMaskInterface._global_mapping.pop("by_hand")
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("attention", CHOOSING, ids=str)
+def test_choosing_attentions_drop_what_they_say(
+    models: Any, family: str, attention: CausalAttention
+) -> None:
+    model, tokens = models(family), some_tokens(2, 30)
+    expected = chosen_reference(model, tokens, attention)
+    plain = logits(model, tokens)
+    assert (expected - plain).abs().max() > 0.1
+    with patched(model, attention):
+        found = logits(model, tokens)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits(model, tokens), plain)
+
+
+@pytest.mark.parametrize("attention", [topk(100), threshold(0.0), block_topk(4, k=10)], ids=str)
+def test_choosing_everything_is_dense(neox: PreTrainedModel, attention: CausalAttention) -> None:
+    tokens = some_tokens(2, 30)
+    plain = logits(neox, tokens)
+    with patched(neox, attention):
+        torch.testing.assert_close(logits(neox, tokens), plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("attention", [TOPK, THRESHOLD], ids=str)
+def test_choosing_by_weights_steps_and_chunks(models: Any, attention: CausalAttention) -> None:
+    model, tokens = models("llama"), some_tokens(2, 30)
+    with patched(model, attention):
+        expected = logits(model, tokens)
+        cache = hf.DynamicCache(config=model.config)
+        pieces = tokens.split([7, 1, 1, 12, 9], 1)
+        parts = [logits(model, piece, past_key_values=cache) for piece in pieces]
+    torch.testing.assert_close(torch.cat(parts, 1), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_cached_step_chooses_its_blocks_itself(
+    models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokens = models("llama"), some_tokens(2, 31)
+    calls: list[tuple[Tensor, ...]] = []
+    attend = effedu.patch.block_topk_attention
+
+    def noted(*inputs: Tensor, **pattern: int) -> Tensor:
+        calls.append((*inputs, attend(*inputs, **pattern)))
+        return calls[-1][-1]
+
+    cache = hf.DynamicCache(config=model.config)
+    with patched(model, BLOCK_TOPK):
+        logits(model, tokens[:, :30], past_key_values=cache)
+        monkeypatch.setattr(effedu.patch, "block_topk_attention", noted)
+        logits(model, tokens[:, 30:], past_key_values=cache)
+    assert len(calls) == 2
+    for query, key, value, found in calls:
+        assert query.shape[2] == 1
+        mask = block_topk_mask(query, key, block_size=4, k=3)
+        assert mask.sum(-1).max() == 11  # two whole blocks and the three tokens of its own
+        expected = effedu.attention(query, key, value, mask=mask)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("attention", CHOOSING, ids=str)
+def test_choosing_in_a_padded_batch_equals_its_texts_alone(
+    models: Any, attention: CausalAttention, side: str
+) -> None:
+    model = models("llama")
+    texts = [some_tokens(1, n, seed=n)[0] for n in (23, 9, 30, 1)]
+    ids, mask, positions = padded(texts, side)
+    with patched(model, attention):
+        together = logits(model, ids, attention_mask=mask, position_ids=positions)
+        for row, text in enumerate(texts):
+            found = together[row, mask[row].bool()]
+            expected = logits(model, text[None])[0]
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        if side == "left":
+            cached = generate(model, ids, True, attention_mask=mask)
+            for row, text in enumerate(texts):
+                alone = generate(model, text[None], True, attention_mask=torch.ones(1, len(text)))
+                assert torch.equal(cached[row, -14:], alone[0, -14:])
+
+
+@pytest.mark.parametrize("attention", [TOPK, THRESHOLD], ids=str)
+def test_choosing_gives_its_weights(models: Any, attention: CausalAttention) -> None:
+    model, tokens = models("llama"), some_tokens(2, 20)
+    model.set_attn_implementation("eager")
+    with patched(model, attention), torch.no_grad():
+        expected = logits(model, tokens)
+        output = model(tokens, output_attentions=True)
+    model.set_attn_implementation("sdpa")
+    torch.testing.assert_close(output.logits, expected, atol=1e-4, rtol=1e-4)
+    for weights in output.attentions:
+        torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 20))
+        count = (weights > 0).sum(-1)
+        assert (count <= 3).all() if attention is TOPK else (weights[weights > 0] >= 0.1).all()
+
+
+def test_blocks_can_not_be_chosen_under_a_mask_of_pairs(neox: PreTrainedModel) -> None:
+    tokens = some_tokens(1, 9)
+    with patched(neox, BLOCK_TOPK), pytest.raises(ValueError, match=r"mask of queries x keys"):
+        neox(tokens, output_attentions=True)
+
+
+@pytest.mark.unchecked_shapes
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: topk(0), "k must be an integer of at least 1, got 0"),
+        (lambda: threshold(1.5), r"threshold must be from 0 to 1, got 1\.5"),
+        (lambda: block_topk(0), "block_size must be an integer of at least 1, got 0"),
+        (lambda: block_topk(4, k=1), "k must be an integer of at least 2, got 1"),
+    ],
+)
+def test_choosing_attentions_check_their_arguments(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_choosing_attentions_are_both_protocols() -> None:
+    for attention in CHOOSING:
+        assert isinstance(attention, CausalAttention)
+        assert isinstance(attention, ChoosingAttention)
+    assert not isinstance(block(), ChoosingAttention)
 
 
 # --- What is refused ------------------------------------------------------------------------------
