@@ -14,6 +14,8 @@ from effedu.bench import compare
 from effedu.blocking import block_attention, block_mask
 from effedu.claims import Claim
 from effedu.cost import cost
+from effedu.hardware import tiled_attention
+from effedu.pruning import block_topk_attention, threshold_attention, topk_attention
 
 if TYPE_CHECKING:
     from effedu.lm import load_lm
@@ -26,10 +28,14 @@ __all__ = [
     "attention",
     "block_attention",
     "block_mask",
+    "block_topk_attention",
     "compare",
     "cost",
     "load_lm",
     "patched",
+    "threshold_attention",
+    "tiled_attention",
+    "topk_attention",
 ]
 
 _LAZY = {"load_lm": "effedu.lm", "patched": "effedu.patch"}  # these import transformers

@@ -26,6 +26,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from effedu._checks import check_int
+from effedu.hardware import processor_name
 
 _STYLE = """<style>
 .effedu-compare { border-collapse: collapse; font-variant-numeric: tabular-nums }
@@ -60,7 +61,7 @@ def machine() -> dict[str, str | int]:
     """
     usable = getattr(os, "sched_getaffinity", None)
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": len(usable(0)) if usable else os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # such as AVX2 or AVX512
@@ -69,16 +70,6 @@ def machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    """The processor's model name; Linux keeps it in a file, other systems tell Python."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,238 @@
+"""HardwareCalculator: which model fits which device, and how many tokens a second at the most.
+
+The page computes every number anew; :func:`effedu.sizing.fits` is the same in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from types import SimpleNamespace
+from typing import Any
+
+import traitlets
+
+from effedu._checks import check_int
+from effedu.cost import cost
+from effedu.hardware import Device, devices
+from effedu.sizing import BITS, Fit, fits, models
+from effedu.widgets._base import Widget, compose
+
+_FAMILIES = ("gpt_neox", "llama", "qwen2")
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+)
+_OWN = "your own"
+_MOST = {"length": 2**24, "batch": 2**20}  # beyond any use; JavaScript still counts well
+
+
+class HardwareCalculator(Widget):
+    """A language model on a device: memory, whether it fits, and the limits of its speed.
+
+    Args:
+        model: the name of one of :func:`effedu.sizing.models`, or of those in ``add_models``.
+        device: the name of one of :func:`effedu.hardware.devices`, or of ``add_devices``.
+        length: tokens per sequence, prompt and answer together, up to 2**24.
+        batch: sequences at a time, up to 2**20.
+        bits: of each weight: 4, 8, 16 or 32.
+        cache_bits: of each number in the KV cache: 4, 8, 16 or 32.
+        add_models: more configurations to choose from, by name: of the GPT-NeoX, Llama or Qwen2
+            family, with heads of width ``hidden_size / heads`` and without a sliding window.
+        add_devices: more devices to choose from, such as what :func:`effedu.hardware.roofline`
+            measured.
+
+    ``config`` and ``device`` hold the present model and device as mappings; the reader can change
+    their numbers. :meth:`fit` says what the page shows.
+
+    Raises:
+        ValueError: an unknown name, a configuration of another kind, or a number out of range.
+
+    >>> calculator = HardwareCalculator("Llama-3.1-8B", "NVIDIA RTX 4090", length=8192)
+    >>> calculator
+    HardwareCalculator(Llama-3.1-8B on NVIDIA RTX 4090, length=8192, batch=1, bits=16)
+    >>> calculator.fit().fits
+    True
+    """
+
+    _esm, _css = compose("hardware_calculator")
+
+    models = traitlets.List(traitlets.Dict()).tag(sync=True)
+    devices = traitlets.List(traitlets.Dict()).tag(sync=True)
+    config = traitlets.Dict().tag(sync=True)
+    device = traitlets.Dict().tag(sync=True)
+    length = traitlets.Int(8192).tag(sync=True)
+    batch = traitlets.Int(1).tag(sync=True)
+    bits = traitlets.Int(16).tag(sync=True)
+    cache_bits = traitlets.Int(16).tag(sync=True)
+
+    def __init__(
+        self,
+        model: str = "Llama-3.1-8B",
+        device: str = "NVIDIA RTX 4090",
+        *,
+        length: int = 8192,
+        batch: int = 1,
+        bits: int = 16,
+        cache_bits: int = 16,
+        add_models: Mapping[str, Any] | None = None,
+        add_devices: Iterable[Device] = (),
+    ) -> None:
+        configs = {
+            name: _plain(name, config)
+            for name, config in {**models(), **(add_models or {})}.items()
+        }
+        machines = {d.name: _as_dict(d) for d in [*devices().values(), *add_devices]}
+        for argument, name, known in (("model", model, configs), ("device", device, machines)):
+            if name not in known:
+                raise ValueError(f"{argument} must be one of {', '.join(known)}; got {name!r}")
+        numbers = {"length": length, "batch": batch, "bits": bits, "cache_bits": cache_bits}
+        for name, number in numbers.items():
+            _check_number(name, number)
+        super().__init__(
+            models=[{"name": name, "config": config} for name, config in configs.items()],
+            devices=list(machines.values()),
+            config=configs[model],
+            device=machines[device],
+            **numbers,
+        )
+
+    def fit(self) -> Fit:
+        """Return what the page shows: :func:`effedu.sizing.fits` of the present state."""
+        return fits(
+            SimpleNamespace(**self.config),
+            Device(**self.device),
+            length=self.length,
+            batch=self.batch,
+            bits=self.bits,
+            cache_bits=self.cache_bits,
+        )
+
+    @traitlets.validate("length", "batch", "bits", "cache_bits")  # type: ignore[untyped-decorator]
+    def _valid_number(self, proposal: dict[str, Any]) -> int:
+        return _check_number(proposal["trait"].name, proposal["value"])
+
+    @traitlets.validate("config")  # type: ignore[untyped-decorator]
+    def _valid_config(self, proposal: dict[str, Any]) -> dict[str, Any]:
+        return _plain("config", SimpleNamespace(**proposal["value"]))
+
+    @traitlets.validate("device")  # type: ignore[untyped-decorator]
+    def _valid_device(self, proposal: dict[str, Any]) -> dict[str, Any]:
+        return _as_dict(Device(**proposal["value"]))
+
+    def _summary(self) -> str:
+        name = next((m["name"] for m in self.models if m["config"] == self.config), _OWN)
+        numbers = f"length={self.length}, batch={self.batch}, bits={self.bits}"
+        return f"{name} on {self.device['name']}, {numbers}"
+
+    def fallback(self) -> str:
+        """Return the present state as a bar and a table, under one sentence."""
+        found = self.fit()
+        memory = found.device.memory
+        answer = {True: "It fits", False: "It does not fit", None: "Whether it fits is not known"}
+        have = "" if memory is None else f" of {memory / 1e9:,.4g} GB"
+        prefill = found.prefill_tokens_per_second
+        words = (
+            f"{self._summary()}. {answer[found.fits]}: it takes {found.total / 1e9:,.4g} GB{have}."
+        )
+        rows = {
+            "weights": f"{found.weights / 1e9:,.4g} GB",
+            "KV cache": f"{found.kv_cache / 1e9:,.4g} GB",
+            "activations, about": f"{found.activations / 1e9:,.4g} GB",
+            "reads at most": "not known" if prefill is None else f"{prefill:,.0f} tokens/s",
+            "writes at most": f"{found.decode_tokens_per_second:,.1f} tokens/s, "
+            f"bound by {found.decode_bound}",
+            **{f"to change, {n}": line for n, line in enumerate(found.advice, start=1)},
+        }
+        body = "".join(
+            f'<tr><th scope="row">{name}</th><td>{escape(text)}</td></tr>'
+            for name, text in rows.items()
+        )
+        return (
+            f"<figure>{_bar(found, words)}<table><caption>{escape(words)}</caption>"
+            f"<tbody>{body}</tbody></table></figure>"
+        )
+
+
+def _check_number(name: str, value: int) -> int:
+    if name.endswith("bits"):
+        if isinstance(value, bool) or value not in BITS:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, BITS))}; got {value!r}")
+    elif check_int(name, value, minimum=1) > _MOST[name]:
+        raise ValueError(f"{name} must be at most {_MOST[name]:,}, got {value:,}")
+    return value
+
+
+def _plain(name: str, config: Any) -> dict[str, Any]:
+    """Return a configuration as the mapping of the fields that the page computes with."""
+    family = getattr(config, "model_type", None)
+    if family not in _FAMILIES:
+        raise ValueError(
+            f"{name} must be a configuration with model_type one of {', '.join(_FAMILIES)}; "
+            f"got {family!r}"
+        )
+    given = {key: getattr(config, key, None) for key in _SIZES}
+    if given["num_key_value_heads"] is None:
+        given["num_key_value_heads"] = given["num_attention_heads"]
+    fields = {key: check_int(f"{name}.{key}", value, minimum=1) for key, value in given.items()}
+    for few, many in (
+        ("num_key_value_heads", "num_attention_heads"),
+        ("num_attention_heads", "hidden_size"),
+    ):
+        if fields[few] > fields[many]:
+            raise ValueError(
+                f"{name}.{few} must be at most {many}, {fields[many]}, got {fields[few]}"
+            )
+    plain = {
+        "model_type": family,
+        **fields,
+        "tie_word_embeddings": bool(config.tie_word_embeddings),
+        "attention_bias": family == "qwen2" or bool(getattr(config, "attention_bias", False)),
+    }
+    # Whatever else a configuration may say that changes its cost shows here.
+    far = 2**20
+    if cost(config, 1, cached=far) != cost(SimpleNamespace(**plain), 1, cached=far):
+        raise ValueError(
+            f"{name} must be a configuration without a sliding window, biases in its feed-forward "
+            f"network or heads of a width of their own, got {config!r}"
+        )
+    return plain
+
+
+def _as_dict(device: Device) -> dict[str, Any]:
+    return {
+        "name": device.name,
+        "memory": device.memory,
+        "bandwidth": device.bandwidth,
+        "peak": dict(device.peak),
+        "kind": device.kind,
+        "source": device.source,
+    }
+
+
+def _bar(found: Fit, words: str, width: int = 480, height: int = 40) -> str:
+    """The three parts side by side in a frame as wide as the device's memory."""
+    memory = found.device.memory or 0
+    scale = (width - 2) / max(found.total, memory)
+    x, parts = 1.0, ""
+    for size, fill, opacity in (
+        (found.weights, "#0072b2", 1),
+        (found.kv_cache, "#009e73", 1),
+        (found.activations, "currentColor", 0.5),
+    ):
+        wide = size * scale
+        parts += (
+            f'<rect x="{x:.1f}" y="5" width="{wide:.1f}" height="{height - 10}" fill="{fill}" '
+            f'opacity="{opacity}"/>'
+        )
+        x += wide
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{escape(words)}" style="max-width:100%;height:auto">{parts}'
+        f'<rect x="1" y="1" width="{memory * scale:.1f}" height="{height - 2}" fill="none" '
+        'stroke="currentColor" stroke-width="2"/></svg>'
+    )
