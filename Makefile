@@ -14,7 +14,7 @@ FIRST := $(firstword $(foreach name,$(SEARCH),$(shell command -v $(name) 2>/dev/
 
 # What the site is made of: it is built again when one of these is newer than the last build.
 # The stamp lies inside the site, so that it goes when a build starts from nothing.
-SOURCES := $(shell find book effedu bench tools -type f -not -path '*/_build/*' \
+SOURCES := $(shell find book effedu tools -type f -not -path '*/_build/*' \
 	-not -path '*/__pycache__/*' -not -path '*/.ipynb_checkpoints/*' 2>/dev/null) requirements.txt
 SITE := book/_build/html/.built
 
@@ -45,7 +45,7 @@ lab: setup ## the chapters in JupyterLab
 notebooks: setup ## run the chapters again, store outputs and widget states (NAMES="03 04")
 	@$(PY) -m tools.notebooks $(NAMES)
 
-bench: setup ## measure speed and memory on this machine, write bench/results.json
+bench: setup ## measure speed and memory on this machine (about 20 minutes; resumes where it stopped)
 	@$(PY) -m tools.bench
 
 train: setup ## train the embedded language model again (hours; resumes where it stopped)
@@ -67,7 +67,7 @@ endif
 
 clean: ## remove what was built; keep .venv
 	rm -rf book/_build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find book bench effedu tests tools -name __pycache__ -prune -exec rm -rf {} +
+	find book effedu tests tools -name __pycache__ -prune -exec rm -rf {} +
 	find book -name .ipynb_checkpoints -prune -exec rm -rf {} +
 
 clean-all: clean ## remove .venv too

@@ -6,9 +6,7 @@ import json
 import os
 import random
 import socket
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from effedu.bench import (
     seed_everything,
 )
 from effedu.blocking import block_attention
-from tools.bench import main, naive_attention, same_pattern, write_json
+from tools.bench import naive_attention
 
 # Five rounds in which the clock slowed down fourfold: the ratios stay what they are.
 TIMES = {
@@ -241,46 +239,6 @@ def test_seeding_reaches_all_three() -> None:
         return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
 
     assert draw() == draw()
-
-
-def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "bench" / "results.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [p.name for p in path.parent.iterdir()] == ["results.json"]
-
-
-def test_another_pattern_stops_the_bench() -> None:
-    with pytest.raises(RuntimeError, match="flex differs from block_attention by 1: other pattern"):
-        same_pattern("flex", torch.ones(3), torch.zeros(3))
-    with pytest.raises(RuntimeError, match="by nan"):
-        same_pattern("flex", torch.full((3,), torch.nan), torch.zeros(3))
-
-
-def test_the_bench_runs_and_its_rows_fit_the_widget(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from effedu.widgets import SpeedupExplorer
-
-    path, small = tmp_path / "results.json", "--lengths 64 128 --blocks 16 32 --memory 64 256"
-    monkeypatch.setitem(sys.modules, "local_attention", None)  # as if it were not installed
-    monkeypatch.setattr(torch, "set_grad_enabled", lambda on: None)  # leave it for other tests
-    rest = "--rounds 3 --seconds 0.1 --skip flex start --output"
-    main([*small.split(), *rest.split(), str(path)])
-    assert "without local: ModuleNotFoundError at 128 tokens" in capsys.readouterr().out
-    results = json.loads(path.read_text())
-    assert list(results["missing"]) == ["local"]
-    rows = results["attention"]
-    places = [(r["length"], r["block_size"]) for r in rows if r["name"] == "block"]
-    assert places == [(64, 16), (64, 32), (128, 16), (128, 32)]
-    assert {r["name"] for r in rows} == {"block", "naive"}
-    assert all(r["low"] <= r["ratio"] <= r["high"] for r in rows)
-    assert [r["length"] for r in results["memory"]] == [64, 256]
-    assert SpeedupExplorer(rows).limit(128, 32) == pytest.approx(
-        next(r["limit"] for r in rows if r["length"] == 128 and r["block_size"] == 32)
-    )
 
 
 @pytest.mark.cuda

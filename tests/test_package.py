@@ -34,12 +34,14 @@ assert isinstance(made, str) and len(made) > 0, made
 bits = lm.bits_per_byte(text * 4, length=128)
 assert 0.5 < bits < 8, bits
 
-from effedu.widgets import PatternExplorer
+from effedu.widgets import PatternExplorer, SpeedupExplorer
 widget = PatternExplorer()
 state = widget.get_state()
 assert "export default" in state["_esm"]
 assert state["_css"].strip()
 assert "application/vnd.jupyter.widget-view+json" in widget._repr_mimebundle_()[0]
+
+assert SpeedupExplorer.from_results(length=8192).rows
 
 import matplotlib.pyplot as plt
 plt.style.use("effedu.data.book")

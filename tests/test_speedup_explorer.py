@@ -114,7 +114,9 @@ def test_readings_beyond_the_measurements_are_refused():
     assert (explorer.block_size, explorer.length) == (64, 2048)
 
 
+SHAPE = {"heads": 8, "head_dim": 64, "direction": "forward"}
 RESULTS = {
+    "complete": True,
     "machine": {
         "processor": "A <b>processor",
         "threads": 2,
@@ -123,8 +125,12 @@ RESULTS = {
     },
     "setting": {"blocks_back": 1},
     "attention": [
-        {**row(), "low": 1.9, "high": 2.1, "noisy": False, "rounds": 25},
-        {**row(name="naive", ratio=0.1), "low": 0.1, "high": 0.2, "noisy": False, "rounds": 25},
+        {**row(name="dense", ratio=1.0), **SHAPE},
+        {**row(), **SHAPE, "low": 1.9, "high": 2.1, "noisy": False, "rounds": 25},
+        {**row(name="sliding", ratio=0.4, limit=3.0), **SHAPE, "window": 96},  # a limit of its own
+        {**row(name="naive", ratio=0.1), **SHAPE, "low": 0.1, "high": 0.2, "noisy": False},
+        {**row(ratio=1.5), **SHAPE, "heads": 4, "head_dim": 32},
+        {**row(ratio=1.2), **SHAPE, "direction": "forward+backward"},
     ],
 }
 
@@ -134,25 +140,47 @@ def test_from_results_as_mapping_and_as_file(tmp_path):
     path.write_text(json.dumps(RESULTS), "utf-8")
     for source in (RESULTS, path, str(path)):
         explorer = SpeedupExplorer.from_results(source)
-        assert explorer.names == ["block attention", "naive softmax"]
-        assert explorer.hidden == ["naive softmax"]
-        assert explorer.machine == "A <b>processor, 2 threads, AVX2, PyTorch 2"
+        assert explorer.names == ["block attention", "HF sliding mask", "naive softmax"]
+        assert explorer.hidden == ["HF sliding mask", "naive softmax"]
+        assert explorer.machine == (
+            "A <b>processor, 2 threads, AVX2, PyTorch 2, with 8 heads of width 64, forward"
+        )
         assert explorer.reading("block attention").high == 2.1
     shown = SpeedupExplorer.from_results(RESULTS, hidden=[], machine="here")
     assert (shown.hidden, shown.machine) == ([], "here")
+    unfinished = SpeedupExplorer.from_results({**RESULTS, "complete": False})
+    assert unfinished.machine.endswith("forward, in a run that is not finished")
+
+
+def test_from_results_takes_one_shape_and_direction():
+    small = SpeedupExplorer.from_results(RESULTS, heads=4, head_dim=32)
+    assert [r["ratio"] for r in small.rows] == [1.5]
+    assert small.machine.endswith("with 4 heads of width 32, forward")
+    both = SpeedupExplorer.from_results(RESULTS, direction="forward+backward")
+    assert [r["ratio"] for r in both.rows] == [1.2]
+    with pytest.raises(
+        ValueError,
+        match=r"heads, head_dim and direction must be among those measured, 8, 64, 'forward'; "
+        r"4, 32, 'forward'; 8, 64, 'forward\+backward'; got 4, 64, 'backward'",
+    ):
+        SpeedupExplorer.from_results(RESULTS, heads=4, direction="backward")
+
+
+def test_without_a_path_it_shows_the_results_that_come_with_the_package():
+    explorer = SpeedupExplorer.from_results(length=8192)
+    assert explorer.names[0] == "block attention"
+    assert explorer.reading("block attention").measured
+    assert "8 heads of width 64, forward" in explorer.machine
 
 
 def test_from_results_reads_what_the_bench_writes():
-    import torch
+    from tools.bench import Part, measure_part
 
-    from tools.bench import measure_length
-
-    torch.manual_seed(0)
-    with torch.no_grad():
-        rows, _ = measure_length(256, (64,), 3, 0.0, {"flex", "local"})
+    rows, _ = measure_part(Part(8, 64, "forward", 256), (64,), 3, 0.0, ["flex", "local"])
     explorer = SpeedupExplorer.from_results({**RESULTS, "attention": rows})
     reading = explorer.reading("block attention")
     assert (reading.length, reading.block_size, reading.measured) == (256, 64, True)
+    assert "HF sliding mask" in explorer.names
 
 
 def test_from_results_says_what_is_wrong(tmp_path):

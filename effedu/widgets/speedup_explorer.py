@@ -20,13 +20,18 @@ from effedu._checks import check_int
 from effedu.cost import live_pairs
 from effedu.widgets._base import Widget, compose
 
+# The results that the book shows: `make bench` writes them, and they come with the package.
+RESULTS = Path(__file__).parents[1] / "data" / "bench.json"
+
 # What the results call their methods, as a reader would.
 _NAMES = {
     "block": "block attention",
     "flex": "FlexAttention",
     "local": "local-attention",
+    "sliding": "HF sliding mask",
     "naive": "naive softmax",
 }
+_HIDDEN = ("HF sliding mask", "naive softmax")  # slower than dense: they flatten everything else
 
 
 @dataclass(frozen=True)
@@ -140,33 +145,65 @@ class SpeedupExplorer(Widget):
 
     @classmethod
     def from_results(
-        cls, results: str | Path | Mapping[str, Any], **options: Any
+        cls,
+        results: str | Path | Mapping[str, Any] | None = None,
+        *,
+        heads: int = 8,
+        head_dim: int = 64,
+        direction: str = "forward",
+        **options: Any,
     ) -> SpeedupExplorer:
-        """Make one from what ``make bench`` writes: the path of its JSON, or the parsed mapping.
+        """Make one from what ``make bench`` writes.
 
-        ``options`` go to the constructor and win over what the results say. Plain softmax
-        attention is measured, too, but not drawn at first: it flattens everything else.
+        Args:
+            results: the path of its JSON, or the parsed mapping; by default the results that come
+                with the package, the ones that the book shows.
+            heads, head_dim, direction: which of the measured shapes, and ``"forward"`` or
+                ``"forward+backward"``.
+            options: go to the constructor and win over what the results say.
+
+        Plain softmax attention and Hugging Face's sliding window are measured, too, but not drawn
+        at first: they flatten everything else. The sliding window keeps about as many pairs as the
+        blocks, not the same ones.
 
         Raises:
-            ValueError: the file can't be read, or isn't such a result.
+            ValueError: the file can't be read, isn't such a result, or has nothing of this shape
+                and direction.
+
+        >>> SpeedupExplorer.from_results(length=8192).limit(block_size=128) > 20
+        True
         """
         if not isinstance(results, Mapping):
-            results = _load(Path(results))
+            results = _load(RESULTS if results is None else Path(results))
+        wanted = (heads, head_dim, direction)
         try:
             machine, rows = results["machine"], [dict(row) for row in results["attention"]]
+            places = [(row["heads"], row["head_dim"], row["direction"]) for row in rows]
             found: dict[str, Any] = {
                 "machine": f"{machine['processor']}, {machine['threads']} threads, "
-                f"{machine['cpu_capability']}, PyTorch {machine['torch']}",
+                f"{machine['cpu_capability']}, PyTorch {machine['torch']}, with {heads} heads of "
+                f"width {head_dim}, {direction}"
+                + ("" if results["complete"] else ", in a run that is not finished"),
                 "baseline": "PyTorch's dense attention",
                 "blocks_back": results["setting"]["blocks_back"],
             }
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"results must be what `make bench` writes, but: {error!r}") from error
-        for row in rows:
+        if wanted not in places:
+            measured = "; ".join(dict.fromkeys(f"{h}, {d}, {way!r}" for h, d, way in places))
+            raise ValueError(
+                f"heads, head_dim and direction must be among those measured, {measured}; "
+                f"got {heads}, {head_dim}, {direction!r}"
+            )
+        shown = []
+        for row, place in zip(rows, places, strict=True):
             name = row.get("name")
-            row["name"] = _NAMES.get(str(name), name)
-        found["hidden"] = [n for n in ("naive softmax",) if any(row["name"] == n for row in rows)]
-        return cls(rows, **{**found, **options})
+            if place == wanted and name != "dense":  # which is what the ratios compare with
+                if name == "sliding":
+                    row.pop("limit", None)  # of its own pattern, which is not the one drawn
+                shown.append({**row, "name": _NAMES.get(str(name), name)})
+        found["hidden"] = [n for n in _HIDDEN if any(row["name"] == n for row in shown)]
+        return cls(shown, **{**found, **options})
 
     @traitlets.validate("block_size")  # type: ignore[untyped-decorator]
     def _check_block_size(self, proposal: dict[str, Any]) -> int:

@@ -139,7 +139,7 @@ def site_folder() -> Path:
     if given:
         return Path(given)
     home = site.OUT / "index.html"
-    sources = newest(site.BOOK, site.ROOT / "effedu", site.ROOT / "bench")
+    sources = newest(site.BOOK, site.ROOT / "effedu")
     if not home.is_file() or home.stat().st_mtime < sources:
         command = [sys.executable, "-m", "tools.site", "build", "--strict"]
         done = subprocess.run(command, cwd=site.ROOT, capture_output=True, text=True)

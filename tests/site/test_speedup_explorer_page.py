@@ -126,6 +126,18 @@ def test_between_measurements_it_says_so(open_page):
     assert page.locator(".fxs-svg .fxs-dot").count() == 3 * len(LENGTHS)
 
 
+def test_where_a_peer_was_not_measured_it_says_so(open_page):
+    rows = [row for row in measurements() if row["name"] != "local" or row["length"] < 8192]
+    page = open_page(widget_page(SpeedupExplorer(rows, block_size=128, length=8192)))
+    ready(page)
+    texts = page.locator(".fxs-now tbody tr").nth(2).locator("td").all_inner_texts()
+    assert texts == ["–", "not measured", "–"]
+    assert page.locator(".fxs-ring").count() == 2
+    length_slider(page).fill("0")
+    page.wait_for_timeout(60)
+    assert "×" in page.locator(".fxs-now tbody tr").nth(2).locator("td").first.inner_text()
+
+
 def test_slower_is_said_as_slower(open_page):
     rows = [dict(name="slow", length=512, block_size=64, ratio=0.5)]
     page = open_page(widget_page(SpeedupExplorer(rows)))
