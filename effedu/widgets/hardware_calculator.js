@@ -144,7 +144,8 @@ function render({ model, el }) {
       const one = list.find((each) => each.name === v);
       if (one) onchange(one); else control.set(match()?.name ?? OWN);
     } });
-    const match = () => list.find((one) => same(name === "config" ? one.config : one, model.get(name)));
+    // The last, so that a model you add goes by your name for it, even if its shape is known.
+    const match = () => list.findLast((one) => same(name === "config" ? one.config : one, model.get(name)));
     return { el: control.el, match, refresh: () => control.set(match()?.name ?? OWN) };
   }
   const modelPick = known("Model", models, "config", (one) => put("config", one.config));
