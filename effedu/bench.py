@@ -28,6 +28,18 @@ from torch.profiler import ProfilerActivity, profile
 from effedu._checks import check_int
 from effedu.hardware import processor_name
 
+# What `make bench` writes and the book shows; it comes with the package.
+RESULTS = Path(__file__).parent / "data" / "bench.json"
+# What the results call the methods they compare, and what a reader would.
+METHODS = {
+    "block": "block attention",
+    "dense": "dense SDPA",
+    "flex": "FlexAttention",
+    "local": "local-attention",
+    "sliding": "HF sliding mask",
+    "naive": "naive softmax",
+}
+
 _STYLE = """<style>
 .effedu-compare { border-collapse: collapse; font-variant-numeric: tabular-nums }
 .effedu-compare caption { text-align: left; padding: 0.3em 0.6em }

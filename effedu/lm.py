@@ -318,6 +318,23 @@ class LanguageModel:
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
         return [self._readable(i) for i in ids], query.float().cpu(), key.float().cpu()
 
+    @torch.no_grad()
+    def attention_values(self, text: str) -> Float[Tensor, "layers heads length value_dim"]:
+        """The values as attention receives them, float32 on CPU; grouped ones once per query head.
+
+        For dense attention, :meth:`attention_maps` times these is what the heads hand on.
+
+        Raises:
+            ValueError: as :meth:`attention_maps`.
+
+        >>> load_lm().attention_values("To be, or not to be").shape[:2]
+        torch.Size([4, 4])
+        """
+        ids, _ = self._read("text", text)
+        layers = self._record(ids)
+        value = torch.stack([layer.value[0] for layer in layers])
+        return value.repeat_interleave(layers[0].query.shape[1] // value.shape[1], 1).float().cpu()
+
     # --- text and tokens ----------------------------------------------------------------------
 
     def _encode(self, text: str) -> tuple[list[int], list[int]]:
@@ -458,6 +475,7 @@ class _LayerInputs:
 
     query: Tensor  # (1, heads, length, head_dim)
     key: Tensor  # (1, key_heads, length, head_dim)
+    value: Tensor  # (1, key_heads, length, value_dim)
     scaling: float | None
     attend: Callable[
         [Tensor], Tensor
@@ -505,7 +523,7 @@ def _record_attention(
         )[0]
         return out
 
-    recording.layers.append(_LayerInputs(query, key, scaling, attend))
+    recording.layers.append(_LayerInputs(query, key, value, scaling, attend))
     return attend(value), None
 
 

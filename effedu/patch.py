@@ -40,7 +40,12 @@ from effedu.eviction import (
     make_evicting,
     streaming,
 )
-from effedu.pruning import block_topk_attention, threshold_attention, topk_attention
+from effedu.pruning import (
+    block_topk_attention,
+    check_threshold,
+    threshold_attention,
+    topk_attention,
+)
 
 __all__ = [
     "BlockAttention",
@@ -108,9 +113,8 @@ class ChoosingAttention(CausalAttention, Protocol):
     ) -> Float[Tensor, "batch heads queries value_dim"]: ...
 
 
-@dataclass(frozen=True)
-class DenseAttention:
-    """Every token sees every token before it. Made by :func:`dense`."""
+class _SeesAll:
+    """What attentions have in common in which any earlier token may count."""
 
     @property
     def reach(self) -> None:
@@ -120,11 +124,16 @@ class DenseAttention:
     def sinks(self) -> int:
         return 0
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return dense_attention(query, key, value)
-
     def visible(self, query_position: Tensor, key_position: Tensor) -> Tensor:
         return key_position <= query_position
+
+
+@dataclass(frozen=True)
+class DenseAttention(_SeesAll):
+    """Every token sees every token before it. Made by :func:`dense`."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return dense_attention(query, key, value)
 
 
 @dataclass(frozen=True)
@@ -194,23 +203,8 @@ class BlockAttention:
         return self._prefill(query, key, value)[:, :, -queries:]
 
 
-class _ChoosesFromAll:
-    """What choosing attentions have in common: any earlier token may be chosen."""
-
-    @property
-    def reach(self) -> None:
-        return None
-
-    @property
-    def sinks(self) -> int:
-        return 0
-
-    def visible(self, query_position: Tensor, key_position: Tensor) -> Tensor:
-        return key_position <= query_position
-
-
 @dataclass(frozen=True)
-class TopKAttention(_ChoosesFromAll):
+class TopKAttention(_SeesAll):
     """Every token sees the ``k`` keys that it gives the largest weights. Made by :func:`topk`."""
 
     k: int
@@ -226,14 +220,13 @@ class TopKAttention(_ChoosesFromAll):
 
 
 @dataclass(frozen=True)
-class ThresholdAttention(_ChoosesFromAll):
+class ThresholdAttention(_SeesAll):
     """Every token drops the weights below ``threshold``. Made by :func:`threshold`."""
 
     threshold: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold must be from 0 to 1, got {self.threshold!r}")
+        check_threshold(self.threshold)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return threshold_attention(query, key, value, threshold=self.threshold).output
@@ -246,7 +239,7 @@ class ThresholdAttention(_ChoosesFromAll):
 
 
 @dataclass(frozen=True)
-class BlockTopKAttention(_ChoosesFromAll):
+class BlockTopKAttention(_SeesAll):
     """Every block of tokens chooses ``k`` blocks of keys. Made by :func:`block_topk`."""
 
     block_size: int = 64

@@ -31,6 +31,17 @@ class Pruned(NamedTuple):
     kept_mass: Float[Tensor, "batch heads queries"]
 
 
+def check_threshold(threshold: float | int) -> float | int:
+    """Return ``threshold`` if a weight could have it, else raise ``ValueError``.
+
+    >>> check_threshold(0.25)
+    0.25
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be from 0 to 1, got {threshold!r}")
+    return threshold
+
+
 def threshold_attention(
     query: Float[Tensor, "batch heads queries head_dim"],
     key: Float[Tensor, "batch key_heads keys head_dim"],
@@ -66,8 +77,7 @@ def threshold_attention(
     ([3.0, 3.0, 3.0], [0.909, 0.909, 1.0])
     """
     check_attention_inputs(query, key, value)
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be from 0 to 1, got {threshold!r}")
+    check_threshold(threshold)
     weights = _weights(query, key, causal, mask)
     limit = weights.amax(-1, keepdim=True).clamp(max=threshold)  # at most the largest
     return _keep(weights, weights >= limit, query, value)

@@ -28,6 +28,17 @@ from effedu.hardware import Device
 BITS = (4, 8, 16, 32)
 
 
+def check_bits(name: str, value: int) -> int:
+    """Return ``value`` if numbers can be stored in so many bits here, else raise ``ValueError``.
+
+    >>> check_bits("cache_bits", 8)
+    8
+    """
+    if isinstance(value, bool) or value not in BITS:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, BITS))}; got {value!r}")
+    return value
+
+
 @cache
 def models() -> dict[str, SimpleNamespace]:
     """Shapes of published models by name, from ``effedu/data/models.json``, which cites them.
@@ -135,9 +146,8 @@ def fits(
     check_int("batch", batch, minimum=1)
     if cache_bits is None:
         cache_bits = 32 if bits == 32 else 16
-    for name, value in (("bits", bits), ("cache_bits", cache_bits)):
-        if isinstance(value, bool) or value not in BITS:
-            raise ValueError(f"{name} must be one of {', '.join(map(str, BITS))}; got {value!r}")
+    check_bits("bits", bits)
+    check_bits("cache_bits", cache_bits)
     found = _fit(config, device, length, batch, bits, cache_bits)
     return replace(found, advice=tuple(_advice(config, found)))
 

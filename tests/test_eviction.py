@@ -11,6 +11,8 @@ import torch
 import transformers as hf
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import FAMILIES as MODELS
+from tiny_models import GROUPED, VOCAB
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
@@ -18,28 +20,7 @@ import effedu
 from effedu.eviction import EvictingLayer, Eviction, heavy_hitters, streaming
 from effedu.patch import block, dense, patched, topk
 
-VOCAB = 61
-SIZES = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 512,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-    "initializer_range": 0.3,
-}
-GROUPED = {**SIZES, "num_key_value_heads": 2}
-GPT2 = {"vocab_size": VOCAB, "n_positions": 512, "n_embd": 32, "n_layer": 2, "n_head": 4}
-GPT2 |= {"bos_token_id": None, "eos_token_id": None, "initializer_range": 0.3}
-FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
-    "gpt_neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**SIZES)),
-    "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**GPT2)),
-    "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**GROUPED)),
-    "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**GROUPED)),
-}
+FAMILIES = {name: MODELS[name] for name in ("gpt_neox", "gpt2", "llama", "qwen2")}
 POLICIES: list[Eviction] = [streaming(8, sinks=2), heavy_hitters(8, recent=3)]
 
 

@@ -60,6 +60,11 @@ def test_a_llama_without_key_heads_has_as_many_as_heads():
     assert calculator.config["num_key_value_heads"] == 8
 
 
+def test_a_model_that_was_added_goes_by_its_own_name():
+    calculator = HardwareCalculator("mine", add_models={"mine": models()["pythia-70m"]})
+    assert repr(calculator).startswith("HardwareCalculator(mine on ")
+
+
 def test_an_unknown_memory_is_said():
     calculator = HardwareCalculator(
         device="box", add_devices=[Device("box", None, 1e9, {"float32": 1e12})]

@@ -645,6 +645,19 @@ def test_attention_inputs_give_the_maps(kind: str, folders: dict[str, Path]) -> 
     )
 
 
+@pytest.mark.parametrize("kind", ["neox", "llama", "granite", "gpt2"])
+def test_attention_values_are_those_of_the_cache(kind: str, folders: dict[str, Path]) -> None:
+    lm = load_lm(folders[kind])
+    values = lm.attention_values(TEXT)
+    assert values.shape == (2, 4, len(lm.tokens(TEXT)), 8)
+    with torch.no_grad():
+        cache = lm.model(lm._row(lm._encode(TEXT)[0]), use_cache=True).past_key_values
+    for layer, cached in zip(values, cache.layers, strict=True):
+        for head in range(4):  # grouped heads share theirs
+            expected = cached.values[0, head * cached.values.shape[1] // 4]
+            torch.testing.assert_close(layer[head], expected, atol=1e-5, rtol=0)
+
+
 def test_attention_inputs_are_rotated_in_part(neox: LanguageModel) -> None:
     """The same token at every place: only the rotated quarter of the width can differ."""
     _, query, _ = neox.attention_inputs("zzzzzzzz")
@@ -700,7 +713,7 @@ def test_attention_of_unsupported_models(tmp_path: Path) -> None:
 
 
 def test_attention_text(neox: LanguageModel) -> None:
-    for method in (neox.attention_maps, neox.attention_inputs):
+    for method in (neox.attention_maps, neox.attention_inputs, neox.attention_values):
         with pytest.raises(ValueError, match="text must hold at least one token, got ''"):
             method("")
         with pytest.raises(ValueError, match=f"at most the model's {POSITIONS} positions, got"):

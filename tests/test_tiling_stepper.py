@@ -97,12 +97,9 @@ def grouped_lm():
     draw = torch.Generator().manual_seed(0)
     query, key = torch.randn(2, 1, 4, 3, 8, generator=draw)
     values = torch.randn(1, 2, 3, 8, generator=draw)
-    cache = SimpleNamespace(layers=[SimpleNamespace(values=values)])
     lm = SimpleNamespace(
         attention_inputs=lambda text: (["a", "b", "c"], query, key),
-        model=lambda ids, use_cache: SimpleNamespace(past_key_values=cache),
-        _read=lambda argument, text: ([0, 1, 2], [1, 2, 3]),
-        _row=torch.tensor,
+        attention_values=lambda text: values.repeat_interleave(2, dim=1),
     )
     return lm, query[0], key[0], values[0]
 

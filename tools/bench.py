@@ -38,12 +38,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from effedu.attention import attention
+from effedu.bench import RESULTS as PUBLISHED
 from effedu.bench import Comparison, compare, machine, peak_memory
 from effedu.blocking import block_attention, block_mask
 from effedu.cost import live_pairs
 
 ROOT = Path(__file__).parents[1]
-PUBLISHED = ROOT / "effedu" / "data" / "bench.json"
 WORKING = ROOT / "book" / "_build" / "bench.json"
 QUICK = ROOT / "book" / "_build" / "bench_quick.json"
 SCHEMA = 2

@@ -16,7 +16,6 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -27,17 +26,10 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
+from effedu.bench import METHODS as NAMES
+from effedu.bench import RESULTS
 from effedu.plots import INK, figure_svg
 
-RESULTS = Path(__file__).resolve().parents[2] / "effedu" / "data" / "bench.json"
-NAMES = {
-    "block": "block attention",
-    "dense": "dense SDPA",
-    "flex": "FlexAttention",
-    "local": "local-attention",
-    "sliding": "HF sliding mask",
-    "naive": "naive softmax",
-}
 LOOKS = {  # colour and marker; the names are also written beside the lines
     "block": ("C0", "o"),
     "flex": ("C1", "s"),

@@ -15,7 +15,7 @@ import traitlets
 from effedu._checks import check_int
 from effedu.cost import cost
 from effedu.hardware import Device, devices
-from effedu.sizing import BITS, Fit, fits, models
+from effedu.sizing import Fit, check_bits, fits, models
 from effedu.widgets._base import Widget, compose
 
 _FAMILIES = ("gpt_neox", "llama", "qwen2")
@@ -125,7 +125,8 @@ class HardwareCalculator(Widget):
         return _as_dict(Device(**proposal["value"]))
 
     def _summary(self) -> str:
-        name = next((m["name"] for m in self.models if m["config"] == self.config), _OWN)
+        known = (m["name"] for m in reversed(self.models) if m["config"] == self.config)
+        name = next(known, _OWN)  # as on the page: a model that was added goes by its own name
         numbers = f"length={self.length}, batch={self.batch}, bits={self.bits}"
         return f"{name} on {self.device['name']}, {numbers}"
 
@@ -160,9 +161,8 @@ class HardwareCalculator(Widget):
 
 def _check_number(name: str, value: int) -> int:
     if name.endswith("bits"):
-        if isinstance(value, bool) or value not in BITS:
-            raise ValueError(f"{name} must be one of {', '.join(map(str, BITS))}; got {value!r}")
-    elif check_int(name, value, minimum=1) > _MOST[name]:
+        return check_bits(name, value)
+    if check_int(name, value, minimum=1) > _MOST[name]:
         raise ValueError(f"{name} must be at most {_MOST[name]:,}, got {value:,}")
     return value
 
@@ -204,14 +204,7 @@ def _plain(name: str, config: Any) -> dict[str, Any]:
 
 
 def _as_dict(device: Device) -> dict[str, Any]:
-    return {
-        "name": device.name,
-        "memory": device.memory,
-        "bandwidth": device.bandwidth,
-        "peak": dict(device.peak),
-        "kind": device.kind,
-        "source": device.source,
-    }
+    return {**vars(device), "peak": dict(device.peak)}
 
 
 def _bar(found: Fit, words: str, width: int = 480, height: int = 40) -> str:

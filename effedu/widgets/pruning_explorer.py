@@ -20,7 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from effedu.attention import attention
-from effedu.pruning import Pruned, error_bound, threshold_attention, topk_attention
+from effedu.pruning import (
+    Pruned,
+    check_threshold,
+    error_bound,
+    threshold_attention,
+    topk_attention,
+)
 from effedu.widgets._base import Widget, compose
 
 METHODS = ("topk", "threshold")
@@ -130,12 +136,7 @@ class PruningExplorer(Widget):
             ValueError: empty text, or more tokens than the model has positions.
         """
         tokens, query, key = lm.attention_inputs(text)
-        ids, _ = lm._read("text", text)
-        with torch.no_grad():
-            cache = lm.model(lm._row(ids), use_cache=True).past_key_values
-        value = torch.stack([layer.values[0] for layer in cache.layers]).float().cpu()
-        value = value.repeat_interleave(query.shape[1] // value.shape[1], dim=1)
-        return cls(tokens, query, key, value, **options)
+        return cls(tokens, query, key, lm.attention_values(text), **options)
 
     @property
     def numbers(self) -> PruningNumbers:
@@ -176,9 +177,7 @@ class PruningExplorer(Widget):
     def _valid(self, proposal: Any) -> Any:
         name, value = proposal["trait"].name, proposal["value"]
         if name == "threshold":
-            if not 0 <= value <= 1:
-                raise ValueError(f"threshold must be from 0 to 1, got {value!r}")
-            return value
+            return check_threshold(value)
         layers, heads, length, _ = self.shape
         allowed: dict[str, Sequence[Any]] = {
             "layer": range(layers),

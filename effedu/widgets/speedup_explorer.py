@@ -17,21 +17,12 @@ from typing import Any
 import traitlets
 
 from effedu._checks import check_int
+from effedu.bench import METHODS, RESULTS
 from effedu.cost import live_pairs
 from effedu.widgets._base import Widget, compose
 
-# The results that the book shows: `make bench` writes them, and they come with the package.
-RESULTS = Path(__file__).parents[1] / "data" / "bench.json"
-
-# What the results call their methods, as a reader would.
-_NAMES = {
-    "block": "block attention",
-    "flex": "FlexAttention",
-    "local": "local-attention",
-    "sliding": "HF sliding mask",
-    "naive": "naive softmax",
-}
-_HIDDEN = ("HF sliding mask", "naive softmax")  # slower than dense: they flatten everything else
+# Slower than dense attention: they flatten everything else.
+_HIDDEN = (METHODS["sliding"], METHODS["naive"])
 
 
 @dataclass(frozen=True)
@@ -201,7 +192,7 @@ class SpeedupExplorer(Widget):
             if place == wanted and name != "dense":  # which is what the ratios compare with
                 if name == "sliding":
                     row.pop("limit", None)  # of its own pattern, which is not the one drawn
-                shown.append({**row, "name": _NAMES.get(str(name), name)})
+                shown.append({**row, "name": METHODS.get(str(name), name)})
         found["hidden"] = [n for n in _HIDDEN if any(row["name"] == n for row in shown)]
         return cls(shown, **{**found, **options})
 

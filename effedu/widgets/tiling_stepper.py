@@ -150,11 +150,10 @@ class TilingStepper(Widget):
                 raise ValueError(f"{name} must be from 0 to {many - 1}, got {number!r}")
         scores = queries[layer, head] @ keys[layer, head].mT * head_dim**-0.5  # (length, length)
         future = torch.ones(length, length, dtype=torch.bool).triu(diagonal=1)
-        values = _values(lm, text, layer)
         about = f"The scores and values of layer {layer}, head {head}, on a text."
         return cls(
             scores.masked_fill(future, -torch.inf),
-            values[head * len(values) // heads],  # grouped heads share theirs
+            lm.attention_values(text)[layer, head],
             tokens=tokens,
             query=query,
             **{"about": about, **options},
@@ -310,12 +309,3 @@ def _check_rows(rows: NDArray[np.float32]) -> None:
             "scores must be finite in every row up to the last key that its query sees, and -inf "
             "after it, got a row that isn't"
         )
-
-
-def _values(lm: Any, text: str, layer: int) -> Float[Tensor, "key_heads length value_dim"]:
-    """Return a layer's values. They are what the model's KV cache holds, whatever its family."""
-    ids, _ = lm._read("text", text)
-    with torch.no_grad():
-        cache = lm.model(lm._row(ids), use_cache=True).past_key_values
-    values: Tensor = cache.layers[layer].values[0]
-    return values.float().cpu()

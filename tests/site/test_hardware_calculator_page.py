@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from playwright.sync_api import expect
-from widget_page import widget_page
+from widget_page import wait_for_views, widget_page
 
 from effedu.cost import cost
 from effedu.hardware import Device, devices
@@ -23,10 +23,7 @@ LIMITS = ("prefill_tokens_per_second", "decode_tokens_per_second")
 
 
 def ready(page, views=1):
-    page.wait_for_function(
-        "n => document.querySelectorAll('.widget-view[data-widget] .fxh-svg[width]').length === n",
-        arg=views,
-    )
+    wait_for_views(page, ".fxh-svg[width]", views)
 
 
 def words(view):

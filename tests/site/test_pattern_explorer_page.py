@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import re
 from xml.etree import ElementTree
 
 import pytest
-from widget_page import widget_page
+from widget_page import slider, wait_for_views, widget_page
 
 from effedu.widgets import PatternExplorer
 
 
 def ready(page, views=1):
-    page.wait_for_function(
-        "n => document.querySelectorAll('.widget-view[data-widget] .fx-pattern').length === n",
-        arg=views,
-    )
+    wait_for_views(page, ".fx-pattern", views)
     page.wait_for_timeout(150)  # the picture is drawn in the next frame
-
-
-def slider(view, label):
-    return view.locator(".fx-range", has_text=re.compile(f"^{label}")).locator("input")
 
 
 def words(view):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import dataclasses
 import random
-import re
 from xml.etree import ElementTree
 
 import pytest
 import torch
-from widget_page import widget_page
+from widget_page import slider, wait_for_views, widget_page
 
 from effedu.widgets import PruningExplorer
 
@@ -24,15 +23,8 @@ def explorer(length=14, width=4, **options):
 
 
 def ready(page, views=1):
-    page.wait_for_function(
-        "n => document.querySelectorAll('.widget-view[data-widget] .fx-pruning').length === n",
-        arg=views,
-    )
+    wait_for_views(page, ".fx-pruning", views)
     page.wait_for_timeout(150)  # the picture is drawn in the next frame
-
-
-def slider(view, label):
-    return view.locator(".fx-range", has_text=re.compile(f"^{label}")).locator("input")
 
 
 def sentence(view):

@@ -7,7 +7,7 @@ import random
 from xml.etree import ElementTree
 
 import pytest
-from widget_page import widget_page
+from widget_page import wait_for_views, widget_page
 
 from effedu.cost import live_pairs
 from effedu.widgets import SpeedupExplorer
@@ -32,10 +32,7 @@ def measurements(names=("block", "flex", "local"), seed=0):
 
 
 def ready(page, views=1):
-    page.wait_for_function(
-        "n => document.querySelectorAll('.widget-view[data-widget] .fx-speedup').length === n",
-        arg=views,
-    )
+    wait_for_views(page, ".fx-speedup", views)
     page.wait_for_timeout(150)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import expect
-from widget_page import widget_page
+from widget_page import wait_for_views, widget_page
 
 from effedu.hardware import tiling_steps
 from effedu.widgets import TilingStepper
@@ -31,10 +31,7 @@ def make(length=22, width=6, spread=4.0, seed=0, **options):
 
 
 def ready(page, views=1):
-    page.wait_for_function(
-        "n => document.querySelectorAll('.widget-view[data-widget] .fxt-svg[width]').length === n",
-        arg=views,
-    )
+    wait_for_views(page, ".fxt-svg[width]", views)
 
 
 def title(view):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+from playwright.sync_api import Locator, Page
 
 from effedu.widgets import Widget, embed
 
@@ -47,3 +50,17 @@ main {{ max-width: 60rem; margin: 0 auto; padding: 0 0.75rem; }}
 </body>
 </html>
 """
+
+
+def wait_for_views(page: Page, part: str, views: int = 1) -> None:
+    """Wait until so many views on the page have drawn ``part``, a CSS selector."""
+    page.wait_for_function(
+        """([part, n]) =>
+             document.querySelectorAll(`.widget-view[data-widget] ${part}`).length === n""",
+        arg=[part, views],
+    )
+
+
+def slider(view: Page | Locator, label: str) -> Locator:
+    """The slider whose label begins like this."""
+    return view.locator(".fx-range", has_text=re.compile(f"^{label}")).locator("input")
