@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from effedu import widgets
 from tools import notebooks
 
 WIDGET = """
@@ -61,3 +62,17 @@ def test_failing_notebook_is_named_and_left_alone(tmp_path: Path) -> None:
 def test_unknown_name() -> None:
     with pytest.raises(ValueError, match="no notebook begins with '99'; there are: "):
         notebooks.notebooks(["99"])
+
+
+@pytest.mark.parametrize("path", notebooks.notebooks([]), ids=lambda path: path.stem)
+def test_stored_widgets_run_the_code_of_the_package(path: Path) -> None:
+    """The site runs what is stored: a widget changed since would reach no reader."""
+    metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+    models = metadata["widgets"][notebooks.STATE]["state"].values()
+    stored = {state["_anywidget_id"]: state for m in models if "_esm" in (state := m["state"])}
+    assert stored, "no widget is stored"
+    for name, state in stored.items():
+        widget = getattr(widgets, name.rpartition(".")[2])
+        for kind in ("_esm", "_css"):
+            same = state[kind] == str(getattr(widget, kind))
+            assert same, f"{kind} of {name} is not today's: make notebooks NAMES={path.stem[:2]}"
