@@ -166,7 +166,9 @@ function render({ model, el }) {
   /** A number to type. What isn't one between its limits is said to be wrong and changes nothing. */
   function typed(label, { integer, limits, read, write }) {
     const id = uid();
-    const input = h("input", { id, type: "number", inputmode: integer ? "numeric" : "decimal", step: integer ? 1 : "any", onchange: () => {
+    let typing = false; // until the change is done, no update may take back what was typed
+    const input = h("input", { id, type: "number", inputmode: integer ? "numeric" : "decimal", step: integer ? 1 : "any", oninput: () => { typing = true; }, onchange: () => {
+      typing = false;
       const [value, [low, high]] = [Number(input.value), limits()];
       const good = input.value !== "" && value >= low && value <= high && (!integer || Number.isInteger(value));
       input.setAttribute("aria-invalid", !good);
@@ -175,6 +177,7 @@ function render({ model, el }) {
     } });
     const wrong = h("span", { class: "fxh-wrong", role: "alert" });
     const refresh = () => {
+      if (typing) return;
       const value = read();
       [input.min, input.max] = limits();
       input.setAttribute("aria-invalid", "false");
