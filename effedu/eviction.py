@@ -12,7 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from effedu._checks import check_int
@@ -206,23 +205,6 @@ class EvictingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unty
         if self.is_initialized:
             for name in ("keys", "values", "positions", "scores"):
                 setattr(self, name, change(getattr(self, name)))
-
-
-def evicting_cache(policy: Eviction, layers: int) -> DynamicCache:
-    """An empty cache for a model of so many layers; :func:`patched` makes them.
-
-    >>> len(evicting_cache(streaming(8), layers=2))
-    2
-    """
-    cache = DynamicCache()
-    make_evicting(cache, policy, layers)
-    return cache
-
-
-def make_evicting(cache: DynamicCache, policy: Eviction, layers: int) -> None:
-    """Give an empty cache evicting layers. Whoever holds it already holds the right one."""
-    cache.layers = [EvictingLayer(policy) for _ in range(layers)]
-    cache.layer_class_to_replicate = None
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
-"""effedu's attentions inside any Hugging Face causal language model, and back out again.
+"""effedu's methods inside any Hugging Face causal language model, and back out again.
 
 ``transformers`` looks its attention up by name, one function for the attention and one for the
 mask; :func:`patched` registers ours under a fresh name, lets the model use it and takes it out
-again. No model code is replaced, so training, generation and caches keep working.
+again. No model code is replaced, so training, generation and caches keep working. What stands in
+the place of linear layers is in :mod:`effedu.linears`, the attentions are in
+:mod:`effedu.patterns`.
 https://huggingface.co/docs/transformers/attention_interface
 """
 
@@ -11,13 +13,11 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Protocol, cast, runtime_checkable
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
@@ -28,315 +28,38 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import causal_mask_function, sdpa_mask
 
-from effedu._checks import check_int
 from effedu.attention import attention as dense_attention
 from effedu.attention import causal_mask
-from effedu.blocking import block_attention
-from effedu.eviction import (
-    EvictingLayer,
-    Eviction,
-    evicting_cache,
-    heavy_hitters,
-    make_evicting,
-    streaming,
-)
-from effedu.pruning import (
-    block_topk_attention,
-    check_threshold,
-    threshold_attention,
-    topk_attention,
+from effedu.eviction import EvictingLayer, Eviction, heavy_hitters, streaming
+from effedu.kv_cache import Quantized, QuantizedLayer, quantized
+from effedu.linears import LinearMethod, convert, int4, int8, low_rank, replaced
+from effedu.patterns import (
+    BlockAttention,
+    CausalAttention,
+    ChoosingAttention,
+    DenseAttention,
+    block,
+    block_topk,
+    dense,
+    threshold,
+    topk,
 )
 
 __all__ = [
-    "BlockAttention",
-    "BlockTopKAttention",
-    "CausalAttention",
-    "ChoosingAttention",
-    "DenseAttention",
-    "ThresholdAttention",
-    "TopKAttention",
     "block",
     "block_topk",
+    "convert",
     "dense",
     "heavy_hitters",
+    "int4",
+    "int8",
+    "low_rank",
     "patched",
+    "quantized",
     "streaming",
     "threshold",
     "topk",
 ]
-
-
-@runtime_checkable
-class CausalAttention(Protocol):
-    """What :func:`patched` needs to know about an attention.
-
-    ``attend(query, key, value)`` computes it for queries that are the last of the keys: all of
-    them in a prefill, a few in a chunk of one, a single one when a model generates.
-    ``visible(query_position, key_position)`` is the same pattern as a mask, for any two
-    broadcastable tensors of positions (a token's number in its own text, from 0). A query sees at
-    most the ``reach`` latest positions, itself included (``None``: all of them), and the first
-    ``sinks`` ones.
-    """
-
-    @property
-    def reach(self) -> int | None: ...
-
-    @property
-    def sinks(self) -> int: ...
-
-    def attend(
-        self,
-        query: Float[Tensor, "batch heads queries head_dim"],
-        key: Float[Tensor, "batch key_heads keys head_dim"],
-        value: Float[Tensor, "batch key_heads keys value_dim"],
-    ) -> Float[Tensor, "batch heads queries value_dim"]: ...
-
-    def visible(
-        self, query_position: Int[Tensor, "..."], key_position: Int[Tensor, "..."]
-    ) -> Bool[Tensor, "..."]: ...
-
-
-@runtime_checkable
-class ChoosingAttention(CausalAttention, Protocol):
-    """An attention that chooses its keys by their content, so that no rule on positions tells them.
-
-    ``attend_where`` computes it where ``mask`` lets a query look. ``visible`` gives what it
-    chooses from.
-    """
-
-    def attend_where(
-        self,
-        query: Float[Tensor, "batch heads queries head_dim"],
-        key: Float[Tensor, "batch key_heads keys head_dim"],
-        value: Float[Tensor, "batch key_heads keys value_dim"],
-        mask: Bool[Tensor, "..."],
-    ) -> Float[Tensor, "batch heads queries value_dim"]: ...
-
-
-class _SeesAll:
-    """What attentions have in common in which any earlier token may count."""
-
-    @property
-    def reach(self) -> None:
-        return None
-
-    @property
-    def sinks(self) -> int:
-        return 0
-
-    def visible(self, query_position: Tensor, key_position: Tensor) -> Tensor:
-        return key_position <= query_position
-
-
-@dataclass(frozen=True)
-class DenseAttention(_SeesAll):
-    """Every token sees every token before it. Made by :func:`dense`."""
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return dense_attention(query, key, value)
-
-
-@dataclass(frozen=True)
-class BlockAttention:
-    """Every token sees its own block, the ``blocks_back`` before it and the sinks.
-
-    Made by :func:`block`.
-    """
-
-    block_size: int = 128
-    blocks_back: int = field(default=1, kw_only=True)
-    sinks: int = field(default=0, kw_only=True)
-
-    def __post_init__(self) -> None:
-        check_int("block_size", self.block_size, minimum=1)
-        check_int("blocks_back", self.blocks_back, minimum=0)
-        check_int("sinks", self.sinks, minimum=0)
-
-    @property
-    def reach(self) -> int:
-        return (self.blocks_back + 1) * self.block_size
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        queries, keys = query.shape[2], key.shape[2]
-        if queries == keys:
-            return self._prefill(query, key, value)
-        # Of the cache, only the sinks and the window of the first query onwards are ever read.
-        first = keys - queries
-        start = max(0, first // self.block_size - self.blocks_back) * self.block_size
-        if queries >= self.block_size:
-            return self._long_chunk(query, key, value, start)
-        sinks = min(self.sinks, start)
-        mask = None
-        if queries > 1:
-            position = torch.arange(keys, device=query.device)
-            live = _without(position, sinks, start, dim=0)
-            mask = self.visible(position[first:, None], live)
-        key, value = _without(key, sinks, start), _without(value, sinks, start)
-        return dense_attention(query, key, value, causal=False, mask=mask)
-
-    def visible(self, query_position: Tensor, key_position: Tensor) -> Tensor:
-        distance = query_position // self.block_size - key_position // self.block_size
-        near = (distance <= self.blocks_back) | (key_position < self.sinks)
-        return near & (key_position <= query_position)
-
-    def _prefill(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return block_attention(
-            query,
-            key,
-            value,
-            block_size=self.block_size,
-            blocks_back=self.blocks_back,
-            sinks=self.sinks,
-        )
-
-    def _long_chunk(self, query: Tensor, key: Tensor, value: Tensor, start: int) -> Tensor:
-        """A chunk as the end of a prefill of what it sees: whole blocks, so none changes its place.
-
-        The few keys before the chunk get queries of zeros, whose output is dropped.
-        """
-        sinks = -(-self.sinks // self.block_size) * self.block_size
-        if sinks >= start:
-            sinks = start = 0
-        key, value = _without(key, sinks, start), _without(value, sinks, start)
-        queries = query.shape[2]
-        query = F.pad(query, (0, 0, key.shape[2] - queries, 0))
-        return self._prefill(query, key, value)[:, :, -queries:]
-
-
-@dataclass(frozen=True)
-class TopKAttention(_SeesAll):
-    """Every token sees the ``k`` keys that it gives the largest weights. Made by :func:`topk`."""
-
-    k: int
-
-    def __post_init__(self) -> None:
-        check_int("k", self.k, minimum=1)
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return topk_attention(query, key, value, k=self.k).output
-
-    def attend_where(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        return topk_attention(query, key, value, k=self.k, causal=False, mask=mask).output
-
-
-@dataclass(frozen=True)
-class ThresholdAttention(_SeesAll):
-    """Every token drops the weights below ``threshold``. Made by :func:`threshold`."""
-
-    threshold: float
-
-    def __post_init__(self) -> None:
-        check_threshold(self.threshold)
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return threshold_attention(query, key, value, threshold=self.threshold).output
-
-    def attend_where(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        pruned = threshold_attention(
-            query, key, value, threshold=self.threshold, causal=False, mask=mask
-        )
-        return pruned.output
-
-
-@dataclass(frozen=True)
-class BlockTopKAttention(_SeesAll):
-    """Every block of tokens chooses ``k`` blocks of keys. Made by :func:`block_topk`."""
-
-    block_size: int = 64
-    k: int = 8
-
-    def __post_init__(self) -> None:
-        check_int("block_size", self.block_size, minimum=1)
-        check_int("k", self.k, minimum=2)
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return block_topk_attention(query, key, value, block_size=self.block_size, k=self.k)
-
-    def attend_where(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        """One new token in each row, whose keys are those that the mask shows."""
-        if query.shape[2] > 1:
-            raise ValueError(
-                "block_topk cuts a text into blocks from its first token, which a mask of queries "
-                "x keys does not allow (packed sequences, a static cache, output_attentions=True, "
-                "a padded batch read in chunks); use topk or block there"
-            )
-        rows = mask.expand(len(query), 1, 1, -1)[:, 0, 0]  # (batch, keys)
-        outputs = [
-            self.attend(query[i : i + 1], key[i : i + 1, :, row], value[i : i + 1, :, row])
-            for i, row in enumerate(rows)
-        ]
-        return torch.cat(outputs)
-
-
-def dense() -> DenseAttention:
-    """Ordinary causal attention, as a baseline for the others.
-
-    >>> dense().visible(torch.tensor([[0], [1]]), torch.tensor([0, 1])).int()
-    tensor([[1, 0],
-            [1, 1]], dtype=torch.int32)
-    """
-    return DenseAttention()
-
-
-def block(block_size: int = 128, *, blocks_back: int = 1, sinks: int = 0) -> BlockAttention:
-    """Block attention for :func:`patched`; see :func:`effedu.blocking.block_attention`.
-
-    Args:
-        block_size: tokens in a block, at least 1.
-        blocks_back: blocks before its own that a token sees, at least 0.
-        sinks: first tokens of the text that every later token sees, at least 0.
-
-    Raises:
-        ValueError: an argument that is not an integer or too small.
-
-    >>> block(2, blocks_back=0, sinks=1)
-    BlockAttention(block_size=2, blocks_back=0, sinks=1)
-    """
-    return BlockAttention(block_size, blocks_back=blocks_back, sinks=sinks)
-
-
-def topk(k: int) -> TopKAttention:
-    """Exact top-k attention for :func:`patched`; see :func:`effedu.pruning.topk_attention`.
-
-    It scores all keys, in a prefill as in a cached step, so it is slower than dense attention.
-
-    Raises:
-        ValueError: ``k`` is not an integer of at least 1.
-
-    >>> topk(32)
-    TopKAttention(k=32)
-    """
-    return TopKAttention(k)
-
-
-def threshold(threshold: float) -> ThresholdAttention:
-    """Attention without small weights for :func:`patched`, slower than dense attention.
-
-    See :func:`effedu.pruning.threshold_attention`.
-
-    Raises:
-        ValueError: ``threshold`` is not from 0 to 1.
-
-    >>> threshold(0.01)
-    ThresholdAttention(threshold=0.01)
-    """
-    return ThresholdAttention(threshold)
-
-
-def block_topk(block_size: int = 64, k: int = 8) -> BlockTopKAttention:
-    """Chosen blocks for :func:`patched`; see :func:`effedu.pruning.block_topk_attention`.
-
-    In a prefill the first token of a block chooses for the block; in a cached step the new token
-    chooses for itself. So a text that was generated with a cache and the same text read at once
-    can differ.
-
-    Raises:
-        ValueError: ``block_size`` below 1, or ``k`` below 2.
-
-    >>> block_topk(32, k=4)
-    BlockTopKAttention(block_size=32, k=4)
-    """
-    return BlockTopKAttention(block_size, k)
 
 
 _numbers = itertools.count(1)
@@ -347,9 +70,10 @@ def patched(
     model: nn.Module,
     attention: CausalAttention | None = None,
     *,
-    cache: Eviction | None = None,
+    cache: Eviction | Quantized | None = None,
+    linear: LinearMethod | None = None,
 ) -> Iterator[PreTrainedModel]:
-    """Run a Hugging Face causal language model with another attention inside the ``with`` block.
+    """Run a Hugging Face causal language model with cheaper parts inside the ``with`` block.
 
     Training, generation with a cache, chunked prefill, grouped queries and padded batches work as
     before, and a padded text gives what it gives alone: blocks are counted from a text's first
@@ -359,21 +83,28 @@ def patched(
     ``output_attentions=True`` and 4-D masks of your own. There a token's position is its rank
     among the keys that the query may see, which for packed sequences is its place in its own text.
 
-    With ``cache`` the keys and values that generation keeps are cut down to a budget after each
-    pass, in every cache that is begun inside the block; attention is dense over what is left.
-    Kept tokens keep their positions. A prompt is read densely before anything is evicted, unless
-    it comes in chunks (``prefill_chunk_size`` of ``generate``). A pass without a cache has nothing
-    to evict, and padded batches are refused.
+    With ``cache`` the keys and values that generation keeps are rounded to few bits, or cut down
+    to a budget after each pass, in every cache that is begun inside the block. After eviction
+    attention is dense over what is left, and kept tokens keep their positions. A prompt is read
+    densely before anything is evicted, unless it comes in chunks (``prefill_chunk_size`` of
+    ``generate``). A pass without a cache has nothing to evict, and padded batches are refused.
 
-    Afterwards, or after an exception, the model is exactly what it was. Blocks nest: the innermost
-    counts. Models that share one config object are patched together.
+    With ``linear`` other layers stand in the place of the linear ones. The model's own wait for the
+    end of the block, so that memory does not fall; :func:`convert` is for good. With ``linear``
+    alone the model's attention stays as it is.
+
+    Afterwards, or after an exception, the model is exactly what it was. Blocks nest: of two
+    attentions, or two caches, the innermost counts. Models that share one config object are
+    patched together.
 
     Args:
         model: a ``transformers`` causal language model whose attention goes through
             ``AttentionInterface`` (GPT-NeoX, GPT-2, Llama, Qwen, Mistral, Gemma and most others).
         attention: :func:`block`, :func:`topk`, :func:`threshold`, :func:`block_topk` or
-            :func:`dense`; ``block(128)`` if not given, or ``dense()`` with a ``cache``.
-        cache: :func:`streaming` or :func:`heavy_hitters`, with dense attention only.
+            :func:`dense`; ``block(128)`` if nothing is given, or ``dense()`` with a ``cache``.
+        cache: :func:`quantized`, or with dense attention only :func:`streaming` or
+            :func:`heavy_hitters`.
+        linear: :func:`int8`, :func:`int4` or :func:`low_rank`.
 
     Yields:
         The same model.
@@ -383,9 +114,10 @@ def patched(
             an encoder or a decoder with cross-attention, attention outside of the interface,
             soft-capped scores, learned sinks, or a sliding window narrower than the attention
             reaches. In a forward pass: attention dropout in training mode, a 4-D float mask with
-            values other than 0 and minus infinity, a mask that looks ahead. With ``cache``: another
-            attention than dense, layers that cache something else than keys and values, a padded
-            batch or a mask of your own, a cache that is not empty or not dynamic.
+            values other than 0 and minus infinity, a mask that looks ahead. With ``cache``: layers
+            that cache something else than keys and values, a cache that is not empty or not
+            dynamic; and if it evicts, another attention than dense, a padded batch or a mask of
+            your own. With ``linear``: a layer that it can't replace.
 
     Source: Child et al. (2019) for blocks, Xiao et al. (2023) for sinks.
 
@@ -398,12 +130,25 @@ def patched(
     >>> torch.allclose(alone, together[:, :2], atol=1e-6)
     True
     """
-    if attention is None:
+    if attention is None and linear is None:
         attention = BlockAttention() if cache is None else DenseAttention()
+    with ExitStack() as patches:
+        if attention is not None or cache is not None:
+            patches.enter_context(_attending(model, attention or DenseAttention(), cache))
+        if linear is not None:
+            patches.enter_context(replaced(model, linear))
+        yield cast(PreTrainedModel, model)
+
+
+@contextmanager
+def _attending(
+    model: nn.Module, attention: CausalAttention, cache: Eviction | Quantized | None
+) -> Iterator[None]:
+    """Another attention, and a cache of its own, inside the block."""
     if not isinstance(attention, CausalAttention):
         raise ValueError(f"attention must be one such as block(128) or dense(), got {attention!r}")
     language_model = _check_model(model, attention)
-    evicting = None if cache is None else _Evicting(language_model, attention, cache)
+    own_cache = None if cache is None else _own_cache(language_model, attention, cache)
     before = [(config, config._attn_implementation_internal) for config in _configs(language_model)]
     name = f"effedu_{next(_numbers)}"
     weights = _WeightsWanted()
@@ -412,16 +157,16 @@ def patched(
         for module in language_model.modules()
         if isinstance(module, PreTrainedModel)
     ]
-    if evicting is not None:
-        hooks.append(language_model.register_forward_pre_hook(evicting.start, with_kwargs=True))
+    if own_cache is not None:
+        hooks.append(language_model.register_forward_pre_hook(own_cache.start, with_kwargs=True))
     forward = _attention_function(language_model, attention, weights)
-    if evicting is not None:
-        forward = evicting.after(forward)
+    if isinstance(own_cache, _Evicting):
+        forward = own_cache.after(forward)
     try:
         AttentionInterface.register(name, forward)
         AttentionMaskInterface.register(name, _mask_function(language_model))
         language_model.set_attn_implementation(name)
-        yield language_model
+        yield
     finally:
         for config, implementation in before:
             config._attn_implementation_internal = implementation
@@ -549,29 +294,23 @@ class _WeightsWanted:
         self.wanted = bool(getattr(config, "output_attentions", False) if asked is None else asked)
 
 
-class _Evicting:
-    """Gives caches that are begun under the patch evicting layers, and tells these when to evict.
+def _own_cache(
+    model: PreTrainedModel, attention: CausalAttention, policy: Eviction | Quantized
+) -> _OwnCache:
+    if isinstance(policy, Quantized):
+        return _OwnCache(model, policy)
+    if isinstance(policy, Eviction):
+        return _Evicting(model, attention, policy)
+    raise ValueError(f"cache must be one such as streaming(256) or quantized(4), got {policy!r}")
 
-    A layer learns only after attention which of its keys were of use.
-    """
 
-    def __init__(
-        self, model: PreTrainedModel, attention: CausalAttention, policy: Eviction
-    ) -> None:
-        if not isinstance(policy, Eviction):
-            raise ValueError(f"cache must be one such as streaming(256), got {policy!r}")
-        if not isinstance(attention, DenseAttention):
-            raise ValueError(
-                f"attention must be dense() with a cache that evicts, which counts no positions, "
-                f"got {attention!r}"
-            )
+class _OwnCache:
+    """Gives caches that are begun under the patch layers that quantize or evict."""
+
+    def __init__(self, model: PreTrainedModel, policy: Eviction | Quantized) -> None:
         layers = DynamicCache(config=model.config).layers
         if not layers or any(type(layer) is not DynamicLayer for layer in layers):
             raise _unsupported(model, "layers that cache something else than all keys and values")
-        if any(not hasattr(m, "layer_idx") for m in model.modules() if hasattr(m, "is_causal")):
-            raise _unsupported(
-                model, "attention layers without a layer_idx, their place in a cache"
-            )
         self.policy, self.count = policy, len(layers)
         self.signature = inspect.signature(model.forward)
         self.layers: list[Any] = []  # of the cache of this pass
@@ -579,12 +318,13 @@ class _Evicting:
     def start(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Before a pass: make sure that its cache, if it has one, evicts."""
+        """Before a pass: make sure that its cache, if it has one, is of this kind."""
         call = self.signature.bind_partial(*args, **kwargs)
         cache, wanted = (call.arguments.get(n) for n in ("past_key_values", "use_cache"))
         config = cast(PreTrainedModel, module).config
         if cache is None and (getattr(config, "use_cache", False) if wanted is None else wanted):
-            cache = evicting_cache(self.policy, self.count)
+            cache = DynamicCache()
+            self._fill(cache)
             call.arguments["past_key_values"] = cache
         elif cache is not None:
             self._take_over(cache)
@@ -594,16 +334,47 @@ class _Evicting:
     def _take_over(self, cache: Any) -> None:
         if type(cache) is not DynamicCache:
             raise ValueError(
-                f"past_key_values must be a DynamicCache, or None, for keys to be evicted, "
+                f"past_key_values must be a DynamicCache, or None, with {self.policy}, "
                 f"got {type(cache).__name__}"
             )
         policies = {getattr(layer, "policy", None) for layer in cache.layers}
         if cache.get_seq_length() == 0:
-            make_evicting(cache, self.policy, self.count)
+            self._fill(cache)
         elif policies != {self.policy}:
             raise ValueError(
                 f"past_key_values already holds {cache.get_seq_length()} tokens, kept by another "
                 f"rule than {self.policy}; begin with an empty cache"
+            )
+
+    def _fill(self, cache: DynamicCache) -> None:
+        """Give an empty cache the right layers. Whoever holds it already holds the right one."""
+        cache.layers = [self._layer() for _ in range(self.count)]
+        cache.layer_class_to_replicate = None
+
+    def _layer(self) -> DynamicLayer:
+        if isinstance(self.policy, Quantized):
+            return QuantizedLayer(self.policy)
+        return EvictingLayer(self.policy)
+
+
+class _Evicting(_OwnCache):
+    """Tells the layers of the cache when to evict.
+
+    A layer learns only after attention which of its keys were of use.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, attention: CausalAttention, policy: Eviction
+    ) -> None:
+        if not isinstance(attention, DenseAttention):
+            raise ValueError(
+                f"attention must be dense() with a cache that evicts, which counts no positions, "
+                f"got {attention!r}"
+            )
+        super().__init__(model, policy)
+        if any(not hasattr(m, "layer_idx") for m in model.modules() if hasattr(m, "is_causal")):
+            raise _unsupported(
+                model, "attention layers without a layer_idx, their place in a cache"
             )
 
     def after(self, forward: Any) -> Any:
@@ -749,12 +520,6 @@ def _column_of(count: Tensor, position: Tensor) -> Tensor:
 def _take(x: Tensor, column: Tensor) -> Tensor:
     """``(batch, heads, length, dim)`` at ``(batch, columns)`` of its length."""
     return x.gather(2, column[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))
-
-
-def _without(x: Tensor, start: int, stop: int, dim: int = 2) -> Tensor:
-    """``x`` less the columns from ``start`` to ``stop - 1``; a view where nothing comes before."""
-    rest = x.narrow(dim, stop, x.shape[dim] - stop)
-    return torch.cat([x.narrow(dim, 0, start), rest], dim=dim) if start else rest
 
 
 # --- What can't be patched ---------------------------------------------------------------------

@@ -297,7 +297,7 @@ def test_other_caches_are_refused(models: dict[str, PreTrainedModel]) -> None:
             {"attention": topk(4), "cache": streaming(8)},
             r"attention must be dense\(\) with a cache",
         ),
-        ({"cache": 256}, r"cache must be one such as streaming\(256\), got 256"),
+        ({"cache": 256}, r"cache must be one such as streaming\(256\) or quantized\(4\), got 256"),
     ],
 )
 def test_what_does_not_go_together(

@@ -19,18 +19,10 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 import effedu.patch
+import effedu.patterns
 from effedu.blocking import block_mask
-from effedu.patch import (
-    BlockAttention,
-    CausalAttention,
-    ChoosingAttention,
-    block,
-    block_topk,
-    dense,
-    patched,
-    threshold,
-    topk,
-)
+from effedu.patch import block, block_topk, dense, patched, threshold, topk
+from effedu.patterns import BlockAttention, CausalAttention
 from effedu.pruning import block_topk_mask
 
 WINDOWED = {"mistral_windowed", "gemma3_windowed"}
@@ -301,7 +293,7 @@ def test_prefill_builds_no_mask_and_takes_the_fast_path(
     neox: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shapes: list[tuple[int, ...]] = []
-    fast = effedu.patch.block_attention
+    fast = effedu.patterns.block_attention
 
     def counted(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         shapes.append(tuple(query.shape))
@@ -310,7 +302,7 @@ def test_prefill_builds_no_mask_and_takes_the_fast_path(
     def forbidden(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("built a mask of queries × keys")
 
-    monkeypatch.setattr(effedu.patch, "block_attention", counted)
+    monkeypatch.setattr(effedu.patterns, "block_attention", counted)
     monkeypatch.setattr(effedu.patch, "_visible", forbidden)
     monkeypatch.setattr(effedu.patch, "sdpa_mask", forbidden)
     tokens = some_tokens(2, 40)
@@ -363,7 +355,8 @@ def test_a_cached_step_reads_only_the_live_keys(
     cache = hf.DynamicCache(config=neox.config)
     with patched(neox, SINKS):
         logits(neox, tokens[:, :-1], attention_mask=mask[:, :-1], past_key_values=cache)
-        monkeypatch.setattr(effedu.patch, "dense_attention", counted)
+        for module in (effedu.patch, effedu.patterns):
+            monkeypatch.setattr(module, "dense_attention", counted)
         logits(neox, tokens[:, -1:], attention_mask=mask, past_key_values=cache)
     # Position 100 opens block 25: it sees block 24, itself and three sinks. A padded batch takes
     # a whole reach (8) for every row, for the rows stand at different places in their blocks.
@@ -779,7 +772,7 @@ def test_a_cached_step_chooses_its_blocks_itself(
 ) -> None:
     model, tokens = models("llama"), some_tokens(2, 31)
     calls: list[tuple[Tensor, ...]] = []
-    attend = effedu.patch.block_topk_attention
+    attend = effedu.patterns.block_topk_attention
 
     def noted(*inputs: Tensor, **pattern: int) -> Tensor:
         calls.append((*inputs, attend(*inputs, **pattern)))
@@ -788,7 +781,7 @@ def test_a_cached_step_chooses_its_blocks_itself(
     cache = hf.DynamicCache(config=model.config)
     with patched(model, BLOCK_TOPK):
         logits(model, tokens[:, :30], past_key_values=cache)
-        monkeypatch.setattr(effedu.patch, "block_topk_attention", noted)
+        monkeypatch.setattr(effedu.patterns, "block_topk_attention", noted)
         logits(model, tokens[:, 30:], past_key_values=cache)
     assert len(calls) == 2
     for query, key, value, found in calls:
@@ -842,27 +835,6 @@ def test_blocks_can_not_be_chosen_under_a_mask_of_pairs(neox: PreTrainedModel) -
 
 
 @pytest.mark.unchecked_shapes
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: topk(0), "k must be an integer of at least 1, got 0"),
-        (lambda: threshold(1.5), r"threshold must be from 0 to 1, got 1\.5"),
-        (lambda: block_topk(0), "block_size must be an integer of at least 1, got 0"),
-        (lambda: block_topk(4, k=1), "k must be an integer of at least 2, got 1"),
-    ],
-)
-def test_choosing_attentions_check_their_arguments(make: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make()
-
-
-def test_choosing_attentions_are_both_protocols() -> None:
-    for attention in CHOOSING:
-        assert isinstance(attention, CausalAttention)
-        assert isinstance(attention, ChoosingAttention)
-    assert not isinstance(block(), ChoosingAttention)
-
-
 # --- What is refused ------------------------------------------------------------------------------
 
 
@@ -990,31 +962,8 @@ def test_a_mask_that_looks_ahead_is_refused(neox: PreTrainedModel) -> None:
 
 
 @pytest.mark.unchecked_shapes
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"block_size": 0}, r"block_size must be an integer of at least 1, got 0"),
-        ({"blocks_back": -1}, r"blocks_back must be an integer of at least 0, got -1"),
-        ({"sinks": 1.5}, r"sinks must be an integer of at least 0, got 1\.5"),
-    ],
-)
-def test_block_checks_its_arguments_at_once(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        block(**arguments)
-
-
-@pytest.mark.unchecked_shapes
 @pytest.mark.parametrize("attention", ["block", block, 128], ids=["text", "function", "number"])
 def test_attention_must_be_one(neox: PreTrainedModel, attention: Any) -> None:
     message = r"attention must be one such as block\(128\)"
     with pytest.raises(ValueError, match=message), patched(neox, attention):
         pass
-
-
-def test_block_is_frozen_and_plain() -> None:
-    assert block() == BlockAttention(128, blocks_back=1, sinks=0)
-    assert (block(4, blocks_back=2).reach, block(4).reach) == (12, 8)
-    assert isinstance(block(), CausalAttention)
-    assert isinstance(dense(), CausalAttention)
-    with pytest.raises(AttributeError):
-        block().sinks = 3  # type: ignore[misc]
