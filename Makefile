@@ -47,6 +47,7 @@ notebooks: setup ## run the chapters again, store outputs and widget states (NAM
 
 bench: setup ## measure speed and memory on this machine (about 20 minutes; resumes where it stopped)
 	@$(PY) -m tools.bench
+	@$(PY) -m tools.bench_linear
 
 train: setup ## train the embedded language model again (hours; resumes where it stopped)
 	@$(PY) -m tools.train_lm

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Integer, UInt8
@@ -31,18 +31,6 @@ from effedu.grids import (
     round_to_grid,
     unpack,
 )
-
-if TYPE_CHECKING:
-    from effedu.quantized_linear import Int4Linear, Int8Linear
-
-__all__ = [
-    "Int4Linear",
-    "Int8Linear",
-    "QuantizedCache",
-    "QuantizedTensor",
-    "quantize",
-    "quantize_cache",
-]
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,11 +269,3 @@ def quantize_cache(
         key=quantize(channels, group_size=group_size, **options),
         value=quantize(tokens, group_size=size, **options),
     )
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("Int4Linear", "Int8Linear"):  # their module imports this one
-        from effedu import quantized_linear
-
-        return getattr(quantized_linear, name)
-    raise AttributeError(f"module 'effedu.quantization' has no attribute {name!r}")

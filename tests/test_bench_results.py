@@ -201,7 +201,9 @@ def test_what_was_not_measured_is_said_to_be_so() -> None:
     "arguments", [["nothing"], ["speed"], ["speed", "8x64"], ["missing", "8x64"]]
 )
 def test_unknown_parts_stop_the_build(arguments: list[str]) -> None:
-    with pytest.raises(ExtensionError, match="bench-results: expected conditions, missing, start"):
+    with pytest.raises(
+        ExtensionError, match="bench-results: expected conditions, linear, missing, start"
+    ):
         page.render(FULL, arguments)
 
 
@@ -220,5 +222,17 @@ def test_the_page_shows_every_part_of_the_stored_results() -> None:
             assert ["speed", shape, direction] in asked
     assert ["conditions"] in asked
     assert ["missing"] in asked
+    assert ["linear"] in asked
     for arguments in asked:
         assert page.render(results, arguments)
+
+
+def test_linear_layers_stand_with_their_peers_and_errors() -> None:
+    shown = text("linear")
+    rows = json.loads(page.LINEAR.read_text(encoding="utf-8"))["linear"]
+    for row in rows:
+        if row["name"] != "float32":
+            assert row["name"] in shown
+            assert f"error {row['error']:.1%}" in shown
+    assert "512" in shown
+    assert "256 → 1,024" in shown

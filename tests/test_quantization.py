@@ -265,13 +265,3 @@ def test_bad_caches():
             quantize_cache(key, other)
     with pytest.raises(ValueError, match="weight must be finite in float32"):
         quantize_cache(key * float("inf"), key, group_size=4)
-
-
-def test_the_layers_are_found_here_too():
-    import effedu.quantization
-    from effedu.quantized_linear import Int4Linear, Int8Linear
-
-    assert effedu.quantization.Int4Linear is Int4Linear
-    assert effedu.quantization.Int8Linear is Int8Linear
-    with pytest.raises(AttributeError, match=r"module 'effedu.quantization' has no attribute 'No'"):
-        effedu.quantization.No  # noqa: B018

@@ -1,7 +1,8 @@
 """``{bench-results}``: the measurements in ``effedu/data/bench.json`` as tables and plots.
 
-``make bench`` writes that file. The page is made from it at build time, so a number can't be typed
-wrong or grow old unseen. The directive's first word says what to show, the others of what::
+``make bench`` writes that file, and ``bench_linear.json`` beside it. The page is made from them at
+build time, so a number can't be typed wrong or grow old unseen. The directive's first word says
+what to show, the others of what::
 
     ```{bench-results} speed 8x64 forward
     ```
@@ -30,6 +31,7 @@ from effedu.bench import METHODS as NAMES
 from effedu.bench import RESULTS
 from effedu.plots import INK, figure_svg
 
+LINEAR = RESULTS.with_name("bench_linear.json")
 LOOKS = {  # colour and marker; the names are also written beside the lines
     "block": ("C0", "o"),
     "flex": ("C1", "s"),
@@ -55,6 +57,7 @@ class BenchResults(SphinxDirective):
             text = "No measurements are stored yet: `make bench` takes them."
             return [nodes.paragraph("", text, classes=["bench-missing"])]
         self.env.note_dependency(str(RESULTS))
+        self.env.note_dependency(str(LINEAR))
         results = json.loads(RESULTS.read_text(encoding="utf-8"))
         return [nodes.raw("", render(results, self.arguments), format="html")]
 
@@ -146,8 +149,38 @@ def start(results: dict[str, Any]) -> str:
     return f"<p>{text}.</p>"
 
 
+def linear(_: dict[str, Any]) -> str:
+    """Layers of few bits beside plain ones and their peers, from a file of their own."""
+    found = json.loads(LINEAR.read_text(encoding="utf-8"))
+    rows = found["linear"]
+    names = list(dict.fromkeys(row["name"] for row in rows if row["name"] != "float32"))
+    by_shape: dict[tuple[int, int, int], dict[str, Row]] = {}
+    for row in rows:
+        by_shape.setdefault((row["tokens"], row["inputs"], row["outputs"]), {})[row["name"]] = row
+    lines = []
+    for (tokens, inputs, outputs), methods_of in by_shape.items():
+        cells = [f"<td>{inputs:,} → {outputs:,}</td>"]
+        for name in names:
+            row = methods_of.get(name)
+            cells.append(
+                f"<td>{times(row)}<br><small>error {row['error']:.1%}</small></td>"
+                if row
+                else "<td>–</td>"
+            )
+        lines.append(f'<tr><th scope="row">{tokens:,}</th>{"".join(cells)}</tr>')
+    machine = found["machine"]
+    return table(
+        f"How many times faster than a float32 layer, and the relative error of the output; "
+        f"measured on {found['date']} on {machine['processor']} ({machine['cpu_capability']}) with "
+        f"{machine['threads']} threads.",
+        ["tokens", "layer", *names],
+        lines,
+    )
+
+
 WHOLE: dict[str, Callable[[dict[str, Any]], str]] = {
     "conditions": conditions,
+    "linear": linear,
     "missing": missing,
     "start": start,
 }
