@@ -72,10 +72,21 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What one part of a model computes, moves and keeps, all layers together."""
+
+    flops: int
+    bytes_moved: int
+    bytes_kept: int  # its weights; of attention, which has none, the KV cache after the pass
+
+
+@dataclass(frozen=True)
 class Cost:
     """The cost of one forward pass, from :func:`cost`. Counts are whole numbers, nothing rounded.
 
-    Prints as a table, and shows as one in a notebook.
+    Prints as a table, and shows as one in a notebook. ``parts`` shares the same totals out among
+    ``"projections"``, ``"attention"``, ``"feed-forward"``, ``"logits"`` and
+    ``"embedding and norms"``.
     """
 
     length: int
@@ -86,6 +97,7 @@ class Cost:
     bytes_moved: Traffic
     parameters: int
     kv_cache_bytes: int  # size of the cache after the pass
+    parts: dict[str, Part]
 
     @property
     def intensity(self) -> float:
@@ -285,10 +297,79 @@ def _kept(cached: int, window: int | None) -> int:
     return cached if window is None else min(cached, window - 1)
 
 
+def _triangle(length: int, window: int | None) -> int:
+    """Pairs under a causal mask in one layer: each query with itself and the keys before it."""
+    seen = length if window is None else min(length, window)  # by the last query
+    return seen * (seen + 1) // 2 + (length - seen) * seen
+
+
+def _attended(
+    shape: _Shape, pattern: BlockPattern | None, cached: int, length: int, causal: bool
+) -> tuple[int, int]:
+    """Pairs of new queries and keys, and cached keys that they read; over all layers."""
+    total = cached + length
+    if pattern is not None:
+        narrow = [w for w in shape.windows if w is not None and w < total]
+        if narrow:
+            raise ValueError(
+                f"attention must be None for a model whose sliding window ({min(narrow)}) is "
+                f"shorter than length + cached ({total})"
+            )
+        pairs = _live_block_pairs(pattern, cached, length)
+        return shape.layers * pairs, shape.layers * _block_keys_read(pattern, cached)
+    kept = [_kept(cached, window) for window in shape.windows]
+    if causal:
+        return sum(_triangle(total, w) - _triangle(cached, w) for w in shape.windows), sum(kept)
+    return sum(length * (k + length) for k in kept), sum(kept)
+
+
+def _live_block_pairs(pattern: BlockPattern, cached: int, length: int) -> int:
+    """Live pairs of the queries at positions ``cached`` to ``cached + length - 1``, one layer."""
+    # Causal: earlier rows do not depend on later ones, so the new rows are a difference.
+    before, after = (
+        live_pairs(
+            n,
+            block_size=pattern.block_size,
+            blocks_back=pattern.blocks_back,
+            sinks=pattern.sinks,
+        )
+        if n
+        else 0
+        for n in (cached, cached + length)
+    )
+    return after - before
+
+
 def _block_keys_read(pattern: BlockPattern, cached: int) -> int:
     """Cached positions that new tokens, starting at position ``cached``, can see."""
     start = max(0, cached // pattern.block_size - pattern.blocks_back) * pattern.block_size
     return cached - start + min(pattern.sinks, start)
+
+
+@dataclass(frozen=True)
+class _Linears:
+    """Linear layers that each read ``tokens`` tokens, as often as the model has layers."""
+
+    shapes: tuple[_Linear, ...]
+    tokens: int
+    layers: int = 1
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.tokens * self.layers * sum(i * o for i, o, _ in self.shapes)
+
+    @property
+    def weights(self) -> int:
+        return self.layers * sum(i * o + bias for i, o, bias in self.shapes)
+
+    @property
+    def activations(self) -> int:
+        """Numbers that go in and come out."""
+        return self.tokens * self.layers * sum(i + o for i, o, _ in self.shapes)
+
+    def part(self, item: int) -> Part:
+        moved = item * (self.weights + self.activations)
+        return Part(self.flops, moved, item * self.weights)
 
 
 def cost(
@@ -298,6 +379,7 @@ def cost(
     batch: int = 1,
     cached: int = 0,
     attention: BlockPattern | None = None,
+    causal: bool = False,
     logits_to_keep: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> Cost:
@@ -308,9 +390,11 @@ def cost(
 
     **Operations** are those of the matrix products, 2 per multiply-add; normalisation, softmax,
     activation functions, rotation and biases are left out, as in ``torch.utils.flop_counter``.
-    With ``attention=None`` attention is counted as a dense model computes it: every query with
-    every key, ``length * (cached + length)`` pairs, also those the causal mask throws away. With
-    a block pattern only live pairs count (:func:`live_pairs`).
+    With ``attention=None`` attention is counted as the formula computes it: every query with
+    every key, ``length * (cached + length)`` pairs, also those the causal mask throws away.
+    ``causal=True`` counts only pairs that the mask lets through, as fused kernels compute them,
+    apart from the tiles on the diagonal. With a block pattern only live pairs count
+    (:func:`live_pairs`).
 
     **Bytes moved** is the least that the pass can move when weights do not fit in the processor's
     cache, with elementwise steps fused into their neighbours and scores never written out, as in
@@ -332,6 +416,7 @@ def cost(
         cached: tokens per sequence that the KV cache already holds.
         attention: None for dense causal attention, or an object with ``block_size``,
             ``blocks_back`` and ``sinks``, such as ``effedu.patch.block(128)``.
+        causal: leave out the pairs that the causal mask throws away.
         logits_to_keep: compute logits for the last so many tokens only; 0 means all, as in
             Transformers.
         dtype: of weights, activations and cache.
@@ -360,76 +445,94 @@ def cost(
         raise ValueError(
             f"length + cached must be at most the model's {shape.positions} positions, got {total}"
         )
-    item, kv_width = dtype.itemsize, shape.kv_heads * shape.head_dim
-    kept = [_kept(cached, window) for window in shape.windows]
-    if attention is None:
-        pairs = sum(length * (k + length) for k in kept)  # over layers
-        keys_read = sum(kept)
-    else:
-        narrow = [w for w in shape.windows if w is not None and w < total]
-        if narrow:
-            raise ValueError(
-                f"attention must be None for a model whose sliding window ({min(narrow)}) is "
-                f"shorter than length + cached ({total})"
-            )
-        pairs = shape.layers * _live_block_pairs(attention, cached, length)
-        keys_read = shape.layers * _block_keys_read(attention, cached)
+    pairs, keys_read = _attended(shape, attention, cached, length, causal)
 
-    outputs = min(logits_to_keep, length) or length  # tokens that get logits
-    per_token = [inputs * out for inputs, out, _ in shape.linears]
-    ff_per_token = [inputs * out for inputs, out, _ in shape.feed_forward]
-    tokens = batch * length
-    product = 2 * batch * shape.heads * shape.head_dim * pairs
-    flops = Flops(
-        attention_projections=2 * tokens * shape.layers * sum(per_token),
-        attention_scores=product,
-        attention_values=product,
-        feed_forward=2 * tokens * shape.layers * sum(ff_per_token),
-        unembedding=2 * batch * outputs * shape.width * shape.vocab,
-    )
+    tokens, item = batch * length, dtype.itemsize
+    outputs = batch * (min(logits_to_keep, length) or length)  # tokens that get logits
+    projections = _Linears(shape.linears, tokens, shape.layers)
+    feed_forward = _Linears(shape.feed_forward, tokens, shape.layers)
+    logits = _Linears(((shape.width, shape.vocab, 0),), outputs)
+    linears = (projections, feed_forward, logits)
 
-    every_linear = (*shape.linears, *shape.feed_forward)
-    layer = sum(i * o + bias for i, o, bias in every_linear) + 2 * shape.norm + shape.head_norms
-    body = shape.layers * layer + shape.norm
-    table = shape.vocab * shape.width
-    parameters = body + table * (1 if shape.tied else 2) + shape.positions * shape.width
-    looked_up = tokens + (length if shape.positions else 0)  # rows of the embedding tables
+    query_width, kv_width = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    product = 2 * batch * query_width * pairs  # of queries and keys, or of weights and values
+    token_bytes = item * 2 * kv_width  # of one token's key and value in one layer
+    cache_read = batch * token_bytes * keys_read
+    cache_written = tokens * token_bytes * shape.layers
+    cache_kept = batch * token_bytes * sum(_kept(total, window) for window in shape.windows)
+    attended = tokens * shape.layers * 2 * (query_width + kv_width)  # in: q, k, v; out: the result
 
-    moved_per_token = shape.layers * (
-        sum(i + o for i, o, _ in every_linear)
-        + 2 * shape.heads * shape.head_dim  # query in, output out
-        + 2 * kv_width  # new keys and values
-    )
-    activations = tokens * moved_per_token + batch * outputs * (shape.width + shape.vocab)
-    held = [_kept(total, window) for window in shape.windows]
+    norms = shape.layers * (2 * shape.norm + shape.head_norms) + shape.norm
+    tables = (0 if shape.tied else logits.weights) + shape.positions * shape.width
+    looked_up = (tokens + (length if shape.positions else 0)) * shape.width  # rows of the tables
+    weights = sum(linear.weights for linear in linears) + norms
+    activations = sum(linear.activations for linear in linears) + attended
     return Cost(
         length=length,
         batch=batch,
         cached=cached,
         dtype=dtype,
-        flops=flops,
+        flops=Flops(
+            attention_projections=projections.flops,
+            attention_scores=product,
+            attention_values=product,
+            feed_forward=feed_forward.flops,
+            unembedding=logits.flops,
+        ),
         bytes_moved=Traffic(
-            weights=item * (body + table + looked_up * shape.width),
-            kv_cache_read=item * batch * 2 * kv_width * keys_read,
-            kv_cache_written=item * tokens * shape.layers * 2 * kv_width,
+            weights=item * (weights + looked_up),
+            kv_cache_read=cache_read,
+            kv_cache_written=cache_written,
             activations=item * activations,
         ),
-        parameters=parameters,
-        kv_cache_bytes=item * batch * 2 * kv_width * sum(held),
+        parameters=weights + tables,
+        kv_cache_bytes=cache_kept,
+        parts={
+            "projections": projections.part(item),
+            "attention": Part(
+                2 * product, item * attended + cache_read + cache_written, cache_kept
+            ),
+            "feed-forward": feed_forward.part(item),
+            "logits": logits.part(item),
+            "embedding and norms": Part(0, item * (norms + looked_up), item * (norms + tables)),
+        },
     )
 
 
-def _live_block_pairs(pattern: BlockPattern, cached: int, length: int) -> int:
-    """Live pairs of the queries at positions ``cached`` to ``cached + length - 1``, one layer."""
-    # Causal: earlier rows do not depend on later ones, so the new rows are a difference.
-    both = [
-        live_pairs(
-            n,
-            block_size=pattern.block_size,
-            blocks_back=pattern.blocks_back,
-            sinks=pattern.sinks,
+def crossover(config: Any, *, causal: bool = True) -> int:
+    """First length at which attention to the whole text needs more FLOPs than the feed-forward.
+
+    Reading ``N`` tokens, the feed-forward network has the same work for each of them, and attention
+    an amount for each pair of tokens. With two matrices of width ``d`` and ``d_ff``, and heads that
+    are together as wide as the model, they are equal at ``N = 2 d_ff - 1`` tokens; if the pairs
+    that the causal mask throws away are computed too (``causal=False``), at ``N = d_ff``.
+
+    Args:
+        config: as for :func:`cost`.
+        causal: count only pairs that the causal mask lets through, ``N (N + 1) / 2`` of them, or
+            all ``N²``.
+
+    Raises:
+        ValueError: for an unknown kind of configuration, or a sliding window that is shorter than
+            the result: such a model sees fewer pairs.
+
+    >>> from types import SimpleNamespace
+    >>> neox = SimpleNamespace(
+    ...     model_type="gpt_neox", vocab_size=50432, hidden_size=6144, num_hidden_layers=44,
+    ...     num_attention_heads=64, intermediate_size=24576, attention_bias=True,
+    ...     tie_word_embeddings=False)
+    >>> crossover(neox)
+    49152
+    """
+    shape = _read(config)
+    per_token = 2 * sum(inputs * outputs for inputs, outputs, _ in shape.feed_forward)
+    per_pair = 4 * shape.heads * shape.head_dim
+    # Pairs for each token: (N + 1) / 2 or N. The first N at which they cost more than per_token:
+    found = max(1, 2 * per_token // per_pair) if causal else per_token // per_pair + 1
+    narrow = [window for window in shape.windows if window is not None and window < found]
+    if narrow:
+        raise ValueError(
+            f"config must have no sliding window shorter than the crossover at {found:,} tokens, "
+            f"got one of {min(narrow):,}"
         )
-        for n in (cached, cached + length)
-        if n
-    ]
-    return both[-1] - (both[0] if cached else 0)
+    return found

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -40,6 +40,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+import effedu.linears  # noqa: F401  so that converted models can be loaded
 from effedu._checks import check_int
 
 EMBEDDED = Path(__file__).parent / "data" / "lm"
@@ -103,7 +104,29 @@ class LanguageModel:
         >>> "".join(load_lm().tokens("To be, or not to be"))
         'To be, or not to be'
         """
-        return [self._readable(index) for index in self._encode(text)[0]]
+        return [self.readable(index) for index in self._encode(text)[0]]
+
+    def readable(self, index: int) -> str:
+        """Token number ``index`` as text, as :meth:`tokens` shows it.
+
+        Some models have more numbers than tokens; such a number is shown as ``[50300]``.
+
+        >>> lm = load_lm()
+        >>> [lm.readable(index) for index in lm.tokenizer.encode("To be")]
+        ['To', ' be']
+        """
+        token: str | None = self.tokenizer.convert_ids_to_tokens(index)
+        if token is None:
+            return f"[{index}]"
+        if index in self.tokenizer.all_special_ids:
+            return token
+        if self._spells_bytes:
+            data = bytes(_BYTE_OF[character] for character in token)
+        elif match := re.fullmatch("<0x([0-9A-F]{2})>", token):  # SentencePiece's single bytes
+            data = bytes.fromhex(match[1])
+        else:
+            data = token.replace("▁", " ").encode()
+        return data.decode(errors="backslashreplace")
 
     @torch.no_grad()
     def generate(
@@ -316,7 +339,7 @@ class LanguageModel:
         query = torch.stack([layer.query[0] * layer.query_factor() for layer in layers])
         key = torch.stack([layer.key[0] for layer in layers])
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-        return [self._readable(i) for i in ids], query.float().cpu(), key.float().cpu()
+        return [self.readable(i) for i in ids], query.float().cpu(), key.float().cpu()
 
     @torch.no_grad()
     def attention_values(self, text: str) -> Float[Tensor, "layers heads length value_dim"]:
@@ -360,18 +383,6 @@ class LanguageModel:
     def _row(self, ids: list[int]) -> Tensor:
         return torch.tensor([ids], device=self.device)  # (1, length)
 
-    def _readable(self, index: int) -> str:
-        token: str = self.tokenizer.convert_ids_to_tokens(index)
-        if index in self.tokenizer.all_special_ids:
-            return token
-        if self._spells_bytes:
-            data = bytes(_BYTE_OF[character] for character in token)
-        elif match := re.fullmatch("<0x([0-9A-F]{2})>", token):  # SentencePiece's single bytes
-            data = bytes.fromhex(match[1])
-        else:
-            data = token.replace("▁", " ").encode()
-        return data.decode(errors="backslashreplace")
-
     def _continuation(self, prompt: list[int], ids: list[int]) -> str:
         """Decode the new tokens in context: some tokenizers drop a space that begins a text."""
         before: str = self.tokenizer.decode(prompt)
@@ -389,7 +400,7 @@ class LanguageModel:
         # With a begin-of-text token the first prediction is the window's own first token.
         shift = 1 - len(self._start)
         targets = torch.tensor([ids[w.start + shift : w.stop + 1] for w in windows])
-        logits = self.model(rows.to(self.device), use_cache=False).logits.float()
+        logits = self._logits(rows.to(self.device)).float()
         losses: Tensor = F.cross_entropy(  # (batch, length)
             logits.transpose(1, 2), targets.to(self.device), reduction="none"
         ).double()
@@ -397,6 +408,11 @@ class LanguageModel:
             loss[w.first - w.start - shift :].sum() for w, loss in zip(windows, losses, strict=True)
         ]
         return float(torch.stack(counted).sum())
+
+    def _logits(self, rows: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length vocab"]:
+        """Of every token, in one pass without a cache."""
+        logits: Tensor = self.model(rows, use_cache=False).logits
+        return logits
 
     def _record(self, ids: list[int]) -> list[_LayerInputs]:
         with _recorded_attention(self.model) as layers:

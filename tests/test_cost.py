@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from effedu.blocking import block_mask
-from effedu.cost import Cost, _scaled, cost, live_pairs
+from effedu.cost import Cost, _scaled, cost, crossover, live_pairs
+from effedu.sizing import models
 
 SMALL = {
     "vocab_size": 61,
@@ -155,6 +156,89 @@ def test_cache_bytes_read_and_written() -> None:
     )
 
 
+@each_config
+def test_parts_share_out_the_totals(config: Any) -> None:
+    for passed in ({"length": 13, "batch": 3}, {"length": 2, "cached": 9, "logits_to_keep": 1}):
+        found = cost(config, **passed, dtype=torch.bfloat16)
+        parts = found.parts.values()
+        assert sum(part.flops for part in parts) == found.flops.total
+        assert sum(part.bytes_moved for part in parts) == found.bytes_moved.total
+        kept = 2 * found.parameters + found.kv_cache_bytes
+        assert sum(part.bytes_kept for part in parts) == kept
+        assert found.parts["attention"].flops == found.flops.attention
+
+
+@each_config
+def test_parts_keep_the_weights_of_their_modules(config: Any) -> None:
+    model, parts = build(config), cost(config, 4).parts
+
+    def size(*names: str) -> int:
+        """Bytes of parameters below modules of these names; tied ones count once."""
+        found = {
+            parameter: parameter.nbytes
+            for name, parameter in model.named_parameters()
+            if any(f".{part}." in f".{name}" for part in names)
+        }
+        return sum(found.values())
+
+    assert parts["feed-forward"].bytes_kept == size("mlp")
+    projections = ("query_key_value", "dense", "c_attn", "attn.c_proj", "q_proj", "k_proj")
+    assert parts["projections"].bytes_kept == size(*projections, "v_proj", "o_proj")
+    assert parts["logits"].bytes_kept == model.lm_head.weight.nbytes
+    assert parts["attention"].bytes_kept == cost(config, 4).kv_cache_bytes
+
+
+@settings(max_examples=100, deadline=None)
+@given(cached=st.integers(0, 30), length=st.integers(1, 30), window=st.none() | st.integers(1, 40))
+def test_causal_counts_what_the_mask_lets_through(
+    cached: int, length: int, window: int | None
+) -> None:
+    config = transformers.MistralConfig(**GATED, sliding_window=window)
+    position = torch.arange(cached + length)
+    distance = position[cached:, None] - position
+    mask = (distance >= 0) & (distance < (window or 99))
+    found = cost(config, length, cached=cached, causal=True)
+    assert found.flops.attention == 3 * 2 * 2 * 24 * int(mask.sum())
+    everything = cost(config, length, cached=cached)
+    assert found.flops.feed_forward == everything.flops.feed_forward
+    assert found.bytes_moved == everything.bytes_moved
+
+
+@given(
+    heads=st.integers(1, 9),
+    head_dim=st.integers(1, 16),
+    inner=st.integers(1, 300),
+    gated=st.booleans(),
+    causal=st.booleans(),
+)
+def test_crossover_is_where_attention_overtakes(
+    heads: int, head_dim: int, inner: int, gated: bool, causal: bool
+) -> None:
+    config = SimpleNamespace(
+        model_type="llama" if gated else "gpt_neox",
+        vocab_size=7,
+        hidden_size=heads * head_dim,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+        attention_bias=False,
+        tie_word_embeddings=False,
+    )
+    found = crossover(config, causal=causal)
+    after = cost(config, found, causal=causal).flops
+    assert after.attention > after.feed_forward
+    if found > 1:
+        before = cost(config, found - 1, causal=causal).flops
+        assert before.attention <= before.feed_forward
+
+
+def test_crossover_of_published_models() -> None:
+    assert crossover(models()["gpt-neox-20b"]) == 2 * 24576  # 2 d_ff
+    assert crossover(models()["gpt-neox-20b"], causal=False) == 24576 + 1
+    assert crossover(models()["Llama-3.1-8B"]) == 3 * 14336  # three matrices, not two
+    assert crossover(CONFIGS["mistral"], causal=False) == 61  # its window is far longer
+
+
 patterns = {
     "block_size": st.integers(1, 20),
     "blocks_back": st.integers(0, 5),
@@ -224,6 +308,8 @@ def test_bad_arguments() -> None:
     pattern = SimpleNamespace(block_size=4, blocks_back=1, sinks=0)
     with pytest.raises(ValueError, match=r"sliding window \(5\) is shorter than .* \(6\)"):
         cost(CONFIGS["mistral with a window"], 6, attention=pattern)
+    with pytest.raises(ValueError, match=r"no sliding window .* at 120 tokens, got one of 5"):
+        crossover(CONFIGS["mistral with a window"])
     with pytest.raises(ValueError, match="block_size must be an integer of at least 1, got 0"):
         live_pairs(8, block_size=0)
     with pytest.raises(ValueError, match="blocks_back must be an integer of at least 0, got -1"):

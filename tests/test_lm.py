@@ -373,7 +373,7 @@ def test_tokens_of_sentencepiece_like_tokenizers(neox: LanguageModel) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe)
     lm = LanguageModel("words", neox.model, tokenizer)
     assert lm.tokens("the text") == [" the", " text"]
-    assert lm._readable(3) == r"\xc3"
+    assert lm.readable(3) == r"\xc3"
 
 
 # --- generation ---------------------------------------------------------------------------------
