@@ -243,7 +243,7 @@ def convert(model: nn.Module, linear: LinearMethod) -> PreTrainedModel:
 
     One layer after the other: at no time are more than one of them there twice. Afterwards
     ``model.save_pretrained(folder)`` writes the new layers, and ``from_pretrained(folder)`` or
-    :func:`effedu.load_lm` reads them, once :mod:`effedu.patch` has been imported.
+    :func:`effedu.lm.load_lm` reads them, once :mod:`effedu.patch` has been imported.
 
     Args:
         model: a ``transformers`` causal language model; it is changed.

@@ -129,7 +129,7 @@ def walk(lm: LanguageModel, text: str) -> Walk:
 
     Attention and the feed-forward network read the same :math:`x`: the *parallel residual*. In
     models without it the network reads what attention has already added to. Attention is dense,
-    whatever :func:`effedu.patched` has put into the model.
+    whatever :func:`effedu.patch.patched` has put into the model.
 
     Args:
         lm: a GPT-NeoX, such as the embedded model or any Pythia.
