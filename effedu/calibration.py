@@ -150,21 +150,36 @@ def gptq(
     return QuantizedTensor(packed, Grid(scale.flatten(), offset), bits, tuple(weight.shape))
 
 
-def _inverse_factor(moments: Tensor, columns: int, damping: float | int) -> Tensor:
+def _inverse_factor(moments: Tensor, inputs: int, damping: float | int) -> Tensor:
     """The upper Cholesky factor of the inverse of the damped moments, in float32."""
-    if moments.shape != (columns, columns):
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(moments, inputs, damping)))
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()
+
+
+def damped(
+    moments: Float[Tensor, "inputs inputs"], inputs: int, damping: float | int
+) -> Float[Tensor, "inputs inputs"]:
+    """Moments with a share ``damping`` of their mean on the diagonal, so that they have an inverse.
+
+    In float64. Inputs that always were zero, or that depend on each other, have none without.
+
+    Raises:
+        ValueError: moments of another shape than ``inputs × inputs``, not finite, or with nothing
+            positive on the diagonal; damping that is not positive and finite.
+
+    >>> damped(torch.eye(2), 2, 0.5).tolist()
+    [[1.5, 0.0], [0.0, 1.5]]
+    """
+    if moments.shape != (inputs, inputs):
         raise ValueError(
-            f"moments must have the shape {(columns, columns)} that the weight's inputs give, "
+            f"moments must have the shape {(inputs, inputs)} that the layer's inputs give, "
             f"got {tuple(moments.shape)}"
         )
-    diagonal = moments.diagonal().double()
-    if not moments.isfinite().all() or not (diagonal > 0).any():
+    mean = moments.diagonal().double().mean().item()
+    if not moments.isfinite().all() or mean <= 0:
         raise ValueError("moments must be finite, with something positive on the diagonal")
     if not 0 < damping < float("inf"):
         raise ValueError(f"damping must be positive and finite, got {damping!r}")
-    damped = moments.double() + torch.diag_embed(
-        torch.full_like(diagonal, damping * diagonal.mean().item())
-    )
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return factor.float()
+    identity = torch.eye(inputs, dtype=torch.float64, device=moments.device)
+    return moments.double() + damping * mean * identity

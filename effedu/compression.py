@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from effedu._checks import check_int
-from effedu.calibration import InputStatistics
+from effedu.calibration import InputStatistics, damped
 from effedu.grids import check_weight
 
 Model = TypeVar("Model", bound=nn.Module)  # a transformers model: it has a config
@@ -204,7 +204,9 @@ def low_rank(
         raise ValueError(
             f"rank must be at most {min(weight.shape)}, the smaller side of the weight, got {rank}"
         )
-    factor = None if moments is None else _cholesky(moments, weight.shape[1], damping)
+    factor = None  # the lower Cholesky factor of the moments
+    if moments is not None:
+        factor = torch.linalg.cholesky(damped(moments, weight.shape[1], damping))
     left, values, right = torch.linalg.svd(
         weight if factor is None else weight @ factor, full_matrices=False
     )
@@ -225,23 +227,6 @@ def low_rank(
     if linear.bias is not None:
         thin.widen.bias.copy_(linear.bias)
     return thin
-
-
-def _cholesky(moments: Tensor, inputs: int, damping: float | int) -> Tensor:
-    """The lower Cholesky factor of the damped moments, in float64."""
-    if moments.shape != (inputs, inputs):
-        raise ValueError(
-            f"moments must have the shape {(inputs, inputs)} that the layer's inputs give, "
-            f"got {tuple(moments.shape)}"
-        )
-    mean = moments.diagonal().double().mean().item()
-    if not moments.isfinite().all() or mean <= 0:
-        raise ValueError("moments must be finite, with something positive on the diagonal")
-    if not 0 < damping < float("inf"):
-        raise ValueError(f"damping must be positive and finite, got {damping!r}")
-    identity = torch.eye(inputs, dtype=torch.float64, device=moments.device)
-    factor: Tensor = torch.linalg.cholesky(moments.double() + damping * mean * identity)
-    return factor
 
 
 def replace_linears(

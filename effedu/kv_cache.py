@@ -83,6 +83,8 @@ class QuantizedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unt
 
     def _round_what_is_old(self, keys: Tensor, values: Tensor) -> None:
         policy = self.policy
+        if keys.shape[2] < policy.recent + policy.group_size:
+            return  # as in most steps of writing: nothing fills a group yet
         found = quantize_cache(
             keys.detach(),
             values.detach(),
@@ -90,8 +92,6 @@ class QuantizedLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unt
             group_size=policy.group_size,
             recent=policy.recent,
         )
-        if found.key is None:
-            return
         self.keys, self.values = found.recent_key, found.recent_value
         none = self.keys[:, :, :0], self.values[:, :, :0]
         self.old.append(QuantizedCache(found.key, found.value, *none))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -263,8 +263,8 @@ def convert(model: nn.Module, linear: LinearMethod) -> PreTrainedModel:
     >>> nbytes(convert(model, int8())) < before / 3
     True
     """
+    converted = check_language_model(model)
     layers = _layers(model, linear)
-    converted = cast(PreTrainedModel, model)
     for name in list(layers):
         _put(model, {name: _replacement(name, layers.pop(name), linear)})
     if linear.lm_head or linear.embeddings:  # the two no longer share their numbers
@@ -282,28 +282,39 @@ def nbytes(model: nn.Module) -> int:
     >>> nbytes(nn.Linear(10, 2)), nbytes(Int8Linear(10, 2))
     (88, 36)
     """
-    layers = (Int8Linear, Int4Linear)
-    inside = {id(part) for m in model.modules() if isinstance(m, layers) for part in m.modules()}
-    total = sum(m.nbytes for m in model.modules() if isinstance(m, layers))
-    seen: dict[int, int] = {}
+    sizes: dict[int, int] = {}  # by identity: what is shared counts once
     for module in model.modules():
-        if id(module) not in inside:
+        if isinstance(module, Int8Linear | Int4Linear):
+            sizes[id(module)] = module.nbytes
+        else:
             own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-            seen.update({id(tensor): tensor.nbytes for tensor in own})
-    return total + sum(seen.values())
+            sizes.update({id(tensor): tensor.nbytes for tensor in own})
+    return sum(sizes.values())
 
 
-def _layers(model: nn.Module, method: LinearMethod) -> dict[str, nn.Module]:
-    """The layers to replace by name, once it is known that all of them can be."""
+def check_language_model(model: nn.Module) -> PreTrainedModel:
+    """Return ``model`` if it is one of ``transformers``, else raise ``ValueError``.
+
+    >>> check_language_model(nn.Linear(2, 2))
+    Traceback (most recent call last):
+    ValueError: model must be a transformers causal language model, got Linear
+    """
     if not isinstance(model, PreTrainedModel):
         raise ValueError(
             f"model must be a transformers causal language model, got {type(model).__name__}"
         )
+    return model
+
+
+def _layers(model: nn.Module, method: LinearMethod) -> dict[str, nn.Module]:
+    """The layers to replace by name, once it is known that all of them can be."""
+    language_model = check_language_model(model)
     if not isinstance(method, LinearMethod):
         raise ValueError(f"linear must be one such as int8() or int4(64), got {method!r}")
     if getattr(model, "hf_quantizer", None) is not None:
         raise ValueError("model must not be quantized already; load it again as it was")
-    head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    head = language_model.get_output_embeddings()
+    table = language_model.get_input_embeddings()
     if method.embeddings and type(table) is not nn.Embedding:
         raise ValueError(f"the embeddings can't be replaced: they are a {type(table).__name__}")
     layers: dict[str, nn.Module] = {}

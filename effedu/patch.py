@@ -32,7 +32,15 @@ from effedu.attention import attention as dense_attention
 from effedu.attention import causal_mask
 from effedu.eviction import EvictingLayer, Eviction, heavy_hitters, streaming
 from effedu.kv_cache import Quantized, QuantizedLayer, quantized
-from effedu.linears import LinearMethod, convert, int4, int8, low_rank, replaced
+from effedu.linears import (
+    LinearMethod,
+    check_language_model,
+    convert,
+    int4,
+    int8,
+    low_rank,
+    replaced,
+)
 from effedu.patterns import (
     BlockAttention,
     CausalAttention,
@@ -543,11 +551,8 @@ _OTHER_PATTERNS = {"chunked_attention", "indexed_attention", "minimax_m3_sparse"
 }
 
 
-def _check_model(model: nn.Module, attention: CausalAttention) -> PreTrainedModel:
-    if not isinstance(model, PreTrainedModel):
-        raise ValueError(
-            f"model must be a transformers causal language model, got {type(model).__name__}"
-        )
+def _check_model(module: nn.Module, attention: CausalAttention) -> PreTrainedModel:
+    model = check_language_model(module)
     if model.config.is_encoder_decoder:
         raise _unsupported(model, "an encoder and cross-attention")
     if not model._can_set_attn_implementation():

@@ -12,7 +12,7 @@ import transformers as hf
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import FAMILIES as MODELS
-from tiny_models import GROUPED, VOCAB
+from tiny_models import GROUPED, some_tokens
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
@@ -33,10 +33,6 @@ def models() -> dict[str, PreTrainedModel]:
 @pytest.fixture(params=FAMILIES)
 def model(request: pytest.FixtureRequest, models: dict[str, PreTrainedModel]) -> Any:
     return models[request.param]
-
-
-def some_tokens(batch: int, length: int) -> Tensor:
-    return torch.randint(VOCAB, (batch, length), generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from tiny_models import FAMILIES, VOCAB
+from tiny_models import FAMILIES, some_tokens
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
@@ -29,10 +29,6 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
 def neox() -> PreTrainedModel:
     torch.manual_seed(0)
     return FAMILIES["gpt_neox"]().eval()
-
-
-def some_tokens(*shape: int) -> Tensor:
-    return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(0))
 
 
 def states(length: int, batch: int = 2) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from tiny_models import FAMILIES, VOCAB
+from tiny_models import FAMILIES, VOCAB, some_tokens
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -38,10 +38,6 @@ NEW = (Int8Linear, Int4Linear, LowRankLinear)
 def small_model(family: str) -> PreTrainedModel:
     torch.manual_seed(0)
     return FAMILIES[family]().eval()
-
-
-def some_tokens(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(seed))
 
 
 def logits(model: nn.Module, tokens: Tensor, **kwargs: Any) -> Tensor:

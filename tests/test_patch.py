@@ -14,7 +14,7 @@ import torch
 import transformers as hf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny_models import FAMILIES, GPT2, GROUPED, SIZES, VOCAB
+from tiny_models import FAMILIES, GPT2, GROUPED, SIZES, VOCAB, some_tokens
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
@@ -56,10 +56,6 @@ def neox(models: Callable[[str], PreTrainedModel]) -> PreTrainedModel:
 def patterns(model: PreTrainedModel) -> list[BlockAttention]:
     """A model that drops old tokens by itself can't keep sinks."""
     return [BLOCK] if getattr(model.config, "sliding_window", None) else [BLOCK, SINKS]
-
-
-def some_tokens(batch: int, length: int, seed: int = 0) -> Tensor:
-    return torch.randint(VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
 
 
 def explicit_mask(pattern: BlockAttention, length: int) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import transformers as hf
+from torch import Tensor
 from transformers import PreTrainedModel
 
 VOCAB = 61
@@ -57,3 +59,8 @@ FAMILIES: dict[str, Callable[[], PreTrainedModel]] = {
         )
     ),
 }
+
+
+def some_tokens(*shape: int, seed: int = 0) -> Tensor:
+    """Random tokens of these models' vocabulary, such as ``some_tokens(batch, length)``."""
+    return torch.randint(VOCAB, shape, generator=torch.Generator().manual_seed(seed))

@@ -19,20 +19,21 @@ VIEW_MIME = "application/vnd.jupyter.widget-view+json"
 STATE_MIME = "application/vnd.jupyter.widget-state+json"
 
 
-def compose(name: str) -> tuple[str, str]:
-    """Return the JavaScript and the CSS of the widget ``name``, each with the common part in front.
+def compose(*names: str) -> tuple[str, str]:
+    """Return the JavaScript and the CSS of a widget, each with the common part in front.
+
+    The last of ``names`` is the widget; before it may stand parts that it shares with some others.
 
     >>> esm, css = compose("attention_map")
     >>> "export default" in esm, ".fx" in css
     (True, True)
     """
     folder = resources.files("effedu.widgets")
-    esm, css = (
-        "\n".join(
-            _slim((folder / f"{part}.{kind}").read_text("utf-8")) for part in ("common", name)
-        )
-        for kind in ("js", "css")
+    modules, styles = (
+        [folder / f"{part}.{kind}" for part in ("common", *names)] for kind in ("js", "css")
     )
+    esm = "\n".join(_slim(file.read_text("utf-8")) for file in modules)
+    css = "\n".join(_slim(file.read_text("utf-8")) for file in styles if file.is_file())
     return esm, css
 
 

@@ -6,33 +6,25 @@ const MOST = 2 ** 24;
 
 /** FLOPs, bytes moved and bytes kept of each part in one pass: as effedu.cost.cost, causal. */
 export function partsOf({ config, length, task, bits, all_logits }) {
-  const [width, heads, layers, vocab] = [config.hidden_size, config.num_attention_heads, config.num_hidden_layers, config.vocab_size];
-  const headDim = Math.floor(width / heads);
-  const [queryWidth, kvWidth, inner] = [heads * headDim, config.num_key_value_heads * headDim, config.intermediate_size];
-  const neox = config.model_type === "gpt_neox";
+  const { width, queryWidth, kvWidth, projections, feedForward, norm } = shapeOf(config);
+  const [layers, vocab] = [config.num_hidden_layers, config.vocab_size];
   const reading = task === "read";
   const [item, tokens, cached] = [bits / 8, reading ? length : 1, reading ? 0 : length - 1];
   const outputs = all_logits ? tokens : 1;
   const sum = (list, part) => list.reduce((total, one) => total + part(one), 0);
 
-  /** Layers of [inputs, outputs, has a bias], read by so many tokens, so many times over. */
+  /** Layers of [inputs, outputs, biases], read by so many tokens, so many times over. */
   const linear = (shapes, readers, times) => {
-    const weights = times * sum(shapes, ([i, o, bias]) => i * o + (bias ? o : 0));
+    const weights = times * sum(shapes, ([i, o, biases]) => i * o + biases);
     return {
       flops: 2 * readers * times * sum(shapes, ([i, o]) => i * o),
       bytes_moved: item * (weights + readers * times * sum(shapes, ([i, o]) => i + o)),
       bytes_kept: item * weights,
     };
   };
-  const bias = config.attention_bias;
-  const outBias = bias && config.model_type !== "qwen2";
-  const projections = neox ? [[width, 3 * width, bias], [width, width, bias]]
-    : [[width, queryWidth, bias], [width, kvWidth, bias], [width, kvWidth, bias], [queryWidth, width, outBias]];
-  const feedForward = neox ? [[width, inner, true], [inner, width, true]] : [[width, inner], [width, inner], [inner, width]];
-
   const pairs = reading ? (length * (length + 1)) / 2 : length;
   const cache = item * layers * 2 * kvWidth; // bytes of one token
-  const norms = (2 * layers + 1) * (neox ? 2 : 1) * width;
+  const norms = (2 * layers + 1) * norm;
   return {
     attention: {
       flops: 4 * queryWidth * layers * pairs,
@@ -41,19 +33,13 @@ export function partsOf({ config, length, task, bits, all_logits }) {
     },
     "feed-forward": linear(feedForward, tokens, layers),
     projections: linear(projections, tokens, layers),
-    logits: linear([[width, vocab]], outputs, 1),
+    logits: linear([[width, vocab, 0]], outputs, 1),
     "embedding and norms": {
       flops: 0,
       bytes_moved: item * (norms + tokens * width),
       bytes_kept: item * (norms + (config.tie_word_embeddings ? 0 : vocab * width)),
     },
   };
-}
-
-/** The rate that counts: the best one, or with 32 bits that of float32; null where none is known. */
-function rateOf({ device, bits }) {
-  const rates = Object.entries(device.peak).filter(([dtype]) => bits < 32 || dtype === "float32").map(([, rate]) => rate);
-  return rates.length ? Math.max(...rates) : null;
 }
 
 /** What each part takes, and its least time: arithmetic or memory, whichever is slower. */
@@ -84,23 +70,14 @@ const TRAITS = ["config", "device", "length", "task", "shown", "bits", "all_logi
 const [FIRST, LAST] = [16, 2 ** 20]; // of the picture
 const STOPS = [];
 for (let v = FIRST; v <= LAST; v *= 2) STOPS.push(v, ...(v < LAST ? [1.25 * v, 1.5 * v, 1.75 * v] : []));
-const FIELDS = [["num_hidden_layers", "Layers"], ["hidden_size", "Width"], ["num_attention_heads", "Heads"],
-  ["num_key_value_heads", "Key-value heads"], ["intermediate_size", "FFN width"], ["vocab_size", "Vocabulary"]];
 const SHOWN = [["flops", "Operations", "of the operations"], ["bytes_moved", "Bytes moved", "of the bytes moved"],
   ["seconds", "Least time", "of the least time"], ["bytes_kept", "Memory", "of the memory"]];
-const OWN = "your own";
-const whole = (n) => n.toLocaleString("en");
-const three = (x) => Number(x.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 });
 const percent = (x) => `${x > 0 && x < 0.01 ? "<\u202f1" : Math.round(100 * x)}\u00a0%`;
-const same = (a, b) => JSON.stringify(Object.entries(a).sort()) === JSON.stringify(Object.entries(b).sort());
 const nearest = (v) => STOPS.reduce((best, x, i) => (Math.abs(Math.log(x / v)) < Math.abs(Math.log(STOPS[best] / v)) ? i : best), 0);
 
 /** Three digits with the unit's prefix: 1.23 TFLOP, 17.9 GB, 0.42 ms. */
 function say(value, shown) {
-  if (shown === "seconds") {
-    for (const [unit, size] of [["s", 1], ["ms", 1e-3], ["µs", 1e-6]]) if (value >= size) return `${three(value / size)}\u00a0${unit}`;
-    return `${three(value / 1e-9)}\u00a0ns`;
-  }
+  if (shown === "seconds") return seconds(value).replace(" ", "\u00a0");
   const unit = shown === "flops" ? "FLOP" : "B";
   const prefix = [["E", 1e18], ["P", 1e15], ["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3]].find(([, size]) => value >= size);
   return prefix ? `${three(value / prefix[1])}\u00a0${prefix[0]}${unit}` : `${three(value)}\u00a0${unit}`;
@@ -112,13 +89,9 @@ function render({ model, el }) {
   const live = announcer();
   const [models, devices] = [model.get("models"), model.get("devices")];
   const now = () => Object.fromEntries(TRAITS.map((name) => [name, model.get(name)]));
-  const neox = () => model.get("config").model_type === "gpt_neox";
-  // The last, so that a model you add goes by your name for it, even if its shape is known.
-  const modelName = () => models.findLast((one) => same(one.config, model.get("config")))?.name ?? OWN;
 
   // Controls ------------------------------------------------------------------------------------
-  const modelPick = select({ label: "Model", value: null, options: [...models.map((one) => [one.name, one.name]), [OWN, OWN]],
-    onchange: (v) => { const one = models.find((each) => each.name === v); if (one) put("config", one.config); else modelPick.set(modelName()); } });
+  const modelPick = known({ label: "Model", list: models, of: (one) => one.config, now: () => model.get("config"), onchange: (config) => put("config", config) });
   const devicePick = select({ label: "Device, for the least time", value: null, options: devices.map((one) => [one.name, one.name]),
     onchange: (v) => put("device", devices.find((one) => one.name === v)) });
   const task = segmented({ label: "Task", value: "", options: [["read", "Read a text"], ["write", "Write one token"]], onchange: (v) => put("task", v) });
@@ -128,32 +101,7 @@ function render({ model, el }) {
   const length = range({ label: "Length N", min: 0, max: STOPS.length - 1, value: 0, oninput: (i) => put("length", STOPS[i]),
     text: (i) => `${whole(nearest(model.get("length")) === i ? model.get("length") : STOPS[i])} tokens` });
 
-  /** One number of the model's shape. What it can't be is said, and changes nothing. */
-  function field([name, label]) {
-    const id = uid();
-    const limits = () => {
-      const { hidden_size: width, num_attention_heads: heads, num_key_value_heads: shared } = model.get("config");
-      return { hidden_size: [heads, 1e7], num_attention_heads: [neox() ? 1 : shared, width], num_key_value_heads: [1, heads] }[name] ?? [1, 1e7];
-    };
-    const wrong = h("span", { class: "fxc-wrong", role: "alert" });
-    const mark = (message) => { wrong.textContent = message; input.setAttribute("aria-invalid", message !== ""); };
-    const input = h("input", { id, type: "number", inputmode: "numeric", step: 1, onchange: () => {
-      const [value, [low, high]] = [Number(input.value), limits()];
-      if (input.value === "" || !Number.isInteger(value) || value < low || value > high) return mark(`whole, from ${whole(low)} to ${whole(high)}`);
-      mark("");
-      const config = { ...model.get("config"), [name]: value };
-      if (neox()) config.num_key_value_heads = config.num_attention_heads;
-      put("config", config);
-    } });
-    return { el: h("div", { class: "fx-field" }, h("label", { for: id }, label), input, wrong), refresh: () => {
-      input.disabled = name === "num_key_value_heads" && neox(); // every GPT-NeoX head has its own
-      if (document.activeElement === input) return; // nothing takes back what is being typed
-      [input.min, input.max] = limits();
-      mark("");
-      input.value = model.get("config")[name];
-    } };
-  }
-  const fields = FIELDS.map(field);
+  const fields = shapeFields(model, put);
 
   // Picture -------------------------------------------------------------------------------------
   const still = s("g", {}); // changes with everything but the length
@@ -245,7 +193,7 @@ function render({ model, el }) {
     const doing = q.task === "read" ? `To read ${whole(q.length)} tokens` : `To write one token after ${whole(q.length - 1)}`;
     const where = found === null ? "never costs more of this than the feed-forward network"
       : `costs more of this than the feed-forward network from ${whole(found)} tokens on`;
-    sentence.textContent = `${doing}, ${modelName()} computes ${say(total("flops"), "flops")}, moves ${say(total("bytes_moved"), "bytes_moved")} and keeps ${say(total("bytes_kept"), "bytes_kept")}. Its attention ${where}.`;
+    sentence.textContent = `${doing}, ${modelPick.name() ?? OWN} computes ${say(total("flops"), "flops")}, moves ${say(total("bytes_moved"), "bytes_moved")} and keeps ${say(total("bytes_kept"), "bytes_kept")}. Its attention ${where}.`;
     const row = (name, cells, i) => h("tr", { class: i === undefined ? "fxc-total" : "" },
       h("th", { scope: "row", class: "fx-text" }, i !== undefined && h("span", { class: `fxc-swatch fxc-back${i}`, "aria-hidden": "true" }), name), cells);
     const cellsOf = (value) => [h("td", {}, percent(value(q.shown) / all)), ...SHOWN.map(([name]) => h("td", { class: `fxc-${name}` }, say(value(name), name)))];
@@ -266,7 +214,7 @@ function render({ model, el }) {
     h("div", { class: "fx-bar" }, modelPick.el, task.el, shown.el),
     h("div", { class: "fx-bar" }, length.el),
     h("details", {}, h("summary", {}, "Change the model, or the device"),
-      h("div", { class: "fxc-fields" }, fields.map((one) => one.el)),
+      h("div", { class: "fx-fields" }, fields.map((one) => one.el)),
       h("div", { class: "fx-bar" }, devicePick.el, bits.el, logits.el)),
     big, sentence, figure, table, note, saveButtons(() => svg, "cost-by-part"), live.el));
 
@@ -275,7 +223,7 @@ function render({ model, el }) {
   /** The picture is drawn anew only when something other than the length changed. */
   function update() {
     const q = now();
-    modelPick.set(modelName());
+    modelPick.refresh();
     devicePick.set(q.device.name);
     task.set(q.task);
     shown.set(q.shown);

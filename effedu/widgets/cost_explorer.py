@@ -15,10 +15,9 @@ import traitlets
 
 from effedu._checks import check_int
 from effedu.cost import Cost, cost
-from effedu.hardware import Device, devices
-from effedu.sizing import models
-from effedu.widgets._base import Widget, compose
-from effedu.widgets.hardware_calculator import _as_dict, _plain
+from effedu.hardware import Device
+from effedu.widgets._base import compose
+from effedu.widgets._model_fields import ModelWidget
 
 _TASKS = ("read", "write")
 _SHOWN = ("flops", "bytes_moved", "seconds", "bytes_kept")
@@ -33,7 +32,7 @@ _WORDS = {
 _MOST = 2**24  # tokens; beyond any use, and JavaScript still counts well
 
 
-class CostExplorer(Widget):
+class CostExplorer(ModelWidget):
     """Operations, bytes, least time and memory of each part of a model, against the length.
 
     Args:
@@ -63,12 +62,8 @@ class CostExplorer(Widget):
     43008
     """
 
-    _esm, _css = compose("cost_explorer")
+    _esm, _css = compose("model_fields", "cost_explorer")
 
-    models = traitlets.List(traitlets.Dict()).tag(sync=True)
-    devices = traitlets.List(traitlets.Dict()).tag(sync=True)
-    config = traitlets.Dict().tag(sync=True)
-    device = traitlets.Dict().tag(sync=True)
     length = traitlets.Int(8192).tag(sync=True)
     task = traitlets.Unicode("read").tag(sync=True)
     shown = traitlets.Unicode("flops").tag(sync=True)
@@ -88,24 +83,16 @@ class CostExplorer(Widget):
         add_models: Mapping[str, Any] | None = None,
         add_devices: Iterable[Device] = (),
     ) -> None:
-        configs = {
-            name: _plain(name, config)
-            for name, config in {**models(), **(add_models or {})}.items()
-        }
-        machines = {d.name: _as_dict(d) for d in [*devices().values(), *add_devices]}
-        for argument, name, known in (("model", model, configs), ("device", device, machines)):
-            if name not in known:
-                raise ValueError(f"{argument} must be one of {', '.join(known)}; got {name!r}")
-        state = {"length": length, "task": task, "shown": shown, "bits": bits}
-        for name, value in state.items():
-            _check(name, value)
         super().__init__(
-            models=[{"name": name, "config": config} for name, config in configs.items()],
-            devices=list(machines.values()),
-            config=configs[model],
-            device=machines[device],
+            model,
+            device,
+            add_models,
+            add_devices,
+            length=length,
+            task=task,
+            shown=shown,
+            bits=bits,
             all_logits=all_logits,
-            **state,
         )
 
     def cost(self, length: int | None = None) -> Cost:
@@ -154,26 +141,30 @@ class CostExplorer(Widget):
             low, high = (low, middle) if overtaken(middle) else (middle, high)
         return high
 
+    @staticmethod
+    def _check(name: str, value: Any) -> Any:
+        if name == "length":
+            if check_int(name, value, minimum=1) > _MOST:
+                raise ValueError(f"length must be at most {_MOST:,}, got {value:,}")
+            return value
+        choices = {"task": _TASKS, "shown": _SHOWN, "bits": _BITS}
+        if name in choices and (isinstance(value, bool) or value not in choices[name]):
+            allowed = ", ".join(map(str, choices[name]))
+            raise ValueError(f"{name} must be one of {allowed}; got {value!r}")
+        return value
+
     @traitlets.validate("length", "task", "shown", "bits")  # type: ignore[untyped-decorator]
     def _valid(self, proposal: dict[str, Any]) -> Any:
-        return _check(proposal["trait"].name, proposal["value"])
-
-    @traitlets.validate("config")  # type: ignore[untyped-decorator]
-    def _valid_config(self, proposal: dict[str, Any]) -> dict[str, Any]:
-        return _plain("config", SimpleNamespace(**proposal["value"]))
-
-    @traitlets.validate("device")  # type: ignore[untyped-decorator]
-    def _valid_device(self, proposal: dict[str, Any]) -> dict[str, Any]:
-        return _as_dict(Device(**proposal["value"]))
+        return self._check(proposal["trait"].name, proposal["value"])
 
     def _summary(self) -> str:
-        known = (m["name"] for m in reversed(self.models) if m["config"] == self.config)
-        name = next(known, "your own")  # as on the page: a model that was added keeps its name
         task = "read" if self.task == "read" else "write one token at"
         parts = self.by_part()
         share = 100 * parts["attention"] / sum(parts.values())
         words = _WORDS[self.shown]
-        return f"{name}, {task} {self.length:,} tokens, attention {share:.0f} % {words}"
+        return (
+            f"{self._known_name()}, {task} {self.length:,} tokens, attention {share:.0f} % {words}"
+        )
 
     def fallback(self) -> str:
         """Return the present state as one bar and a table, under one sentence."""
@@ -191,17 +182,6 @@ class CostExplorer(Widget):
             f"<figure>{_bar(list(parts.values()), words)}<table><caption>{escape(words)}</caption>"
             f"<tbody>{body}</tbody></table></figure>"
         )
-
-
-def _check(name: str, value: Any) -> Any:
-    if name == "length":
-        if check_int(name, value, minimum=1) > _MOST:
-            raise ValueError(f"length must be at most {_MOST:,}, got {value:,}")
-        return value
-    allowed = {"task": _TASKS, "shown": _SHOWN, "bits": _BITS}[name]
-    if isinstance(value, bool) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}; got {value!r}")
-    return value
 
 
 def _bar(sizes: list[int | float], words: str, width: int = 480, height: int = 32) -> str:

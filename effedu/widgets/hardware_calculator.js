@@ -3,26 +3,10 @@
 
 const BITS = [4, 8, 16, 32];
 
-/** The shape behind a configuration: [inputs, outputs, biases] of each linear layer, and sizes. */
-function shapeOf(config) {
-  const width = config.hidden_size;
-  const heads = config.num_attention_heads;
-  const headDim = Math.floor(width / heads);
-  const [queryWidth, kvWidth] = [heads * headDim, config.num_key_value_heads * headDim];
-  const inner = config.intermediate_size;
-  const neox = config.model_type === "gpt_neox";
-  const [inBias, outBias] = [config.attention_bias, config.attention_bias && config.model_type !== "qwen2"];
-  const linear = (inputs, outputs, bias) => [inputs, outputs, bias ? outputs : 0];
-  const linears = neox
-    ? [linear(width, 3 * width, inBias), linear(width, width, inBias), linear(width, inner, true), linear(inner, width, true)]
-    : [linear(width, queryWidth, inBias), linear(width, kvWidth, inBias), linear(width, kvWidth, inBias),
-      linear(queryWidth, width, outBias), linear(width, inner), linear(width, inner), linear(inner, width)];
-  return { width, queryWidth, kvWidth, linears, norm: neox ? 2 * width : width };
-}
-
 /** One pass over `length` new tokens after `cached` ones, logits for the last: as effedu.cost.cost. */
 export function passCost(config, length, batch, cached, item) {
-  const { width, queryWidth, kvWidth, linears, norm } = shapeOf(config);
+  const { width, queryWidth, kvWidth, projections, feedForward, norm } = shapeOf(config);
+  const linears = [...projections, ...feedForward];
   const [layers, vocab, tokens] = [config.num_hidden_layers, config.vocab_size, batch * length];
   const sum = (part) => linears.reduce((total, one) => total + part(one), 0);
   const products = sum(([i, o]) => i * o);
@@ -45,8 +29,7 @@ function measure({ config, device, length, batch, bits, cache_bits }) {
   const item = bits === 32 ? 4 : 2;
   const prefill = passCost(config, length, batch, 0, item);
   const decode = passCost(config, 1, batch, length - 1, item);
-  const rates = Object.entries(device.peak).filter(([dtype]) => bits < 32 || dtype === "float32").map(([, rate]) => rate);
-  const rate = rates.length ? Math.max(...rates) : null;
+  const rate = rateOf({ device, bits });
   const moved = (pass) => (pass.weights * bits + pass.cache * cache_bits) / (8 * item) + pass.activations;
   const prefillFlops = prefill.other + Math.floor((prefill.attention * (length + 1)) / (2 * length));
   const decodeFlops = decode.other + decode.attention;
@@ -104,9 +87,6 @@ function advice(question, found) {
   return lines;
 }
 
-const whole = (n) => n.toLocaleString("en");
-/** Three digits, and no exponent: 0.0562, 1.5, 24, 1,230. */
-const three = (x) => Number(x.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 });
 const gb = (n) => (n < 1e12 ? `${three(n / 1e9)} GB` : `${three(n / 1e12)} TB`);
 
 // The page -------------------------------------------------------------------------------------
@@ -118,38 +98,17 @@ const octaves = (from, to) => {
 };
 const CHOICES = { length: octaves(128, 131072), batch: octaves(1, 512) };
 const nearest = (values, v) => values.reduce((best, x, i) => (Math.abs(x - v) < Math.abs(values[best] - v) ? i : best), 0);
-const FIELDS = [["num_hidden_layers", "Layers"], ["hidden_size", "Width"], ["num_attention_heads", "Heads"],
-  ["num_key_value_heads", "Key-value heads"], ["intermediate_size", "FFN width"], ["vocab_size", "Vocabulary"]];
 const MEASURES = [["memory", "Memory, GB", 1e9], ["bandwidth", "Bandwidth, GB/s", 1e9], ["compute", "Compute, TFLOP/s", 1e12]];
-const OWN = "your own";
-const MOST = 1e7; // in a field: enough for anything built
-const same = (a, b) => JSON.stringify(Object.entries(a).sort()) === JSON.stringify(Object.entries(b).sort());
-function seconds(t) {
-  for (const [unit, size] of [["s", 1], ["ms", 1e-3], ["µs", 1e-6]]) if (t >= size) return `${three(t / size)} ${unit}`;
-  return `${three(t / 1e-9)} ns`;
-}
-
 function render({ model, el }) {
   const life = new AbortController();
   const put = keep(model);
   const live = announcer();
   const [models, devices] = [model.get("models"), model.get("devices")];
-  const neox = () => model.get("config").model_type === "gpt_neox";
   const now = () => Object.fromEntries(["config", "device", "length", "batch", "bits", "cache_bits"].map((name) => [name, model.get(name)]));
 
   // Controls ------------------------------------------------------------------------------------
-  /** A list of what is known, and OWN for what a field below has changed. */
-  function known(label, list, name, onchange) {
-    const control = select({ label, value: null, options: [...list.map((one) => [one.name, one.name]), [OWN, OWN]], onchange: (v) => {
-      const one = list.find((each) => each.name === v);
-      if (one) onchange(one); else control.set(match()?.name ?? OWN);
-    } });
-    // The last, so that a model you add goes by your name for it, even if its shape is known.
-    const match = () => list.findLast((one) => same(name === "config" ? one.config : one, model.get(name)));
-    return { el: control.el, match, refresh: () => control.set(match()?.name ?? OWN) };
-  }
-  const modelPick = known("Model", models, "config", (one) => put("config", one.config));
-  const devicePick = known("Device", devices, "device", (one) => put("device", one));
+  const modelPick = known({ label: "Model", list: models, of: (one) => one.config, now: () => model.get("config"), onchange: (config) => put("config", config) });
+  const devicePick = known({ label: "Device", list: devices, now: () => model.get("device"), onchange: (device) => put("device", device) });
   const bitsOf = (name, label) => segmented({ label, value: model.get(name), options: BITS.map((b) => [b, String(b)]), onchange: (v) => put(name, v) });
   const bits = bitsOf("bits", "Bits a weight");
   const cacheBits = bitsOf("cache_bits", "Bits in the cache");
@@ -163,51 +122,9 @@ function render({ model, el }) {
   }
   const sliders = [stepped("Context", "length", "tokens"), stepped("Batch", "batch", "at a time")];
 
-  /** A number to type. What isn't one between its limits is said to be wrong and changes nothing. */
-  function typed(label, { integer, limits, read, write }) {
-    const id = uid();
-    let typing = false; // until the change is done, no update may take back what was typed
-    const input = h("input", { id, type: "number", inputmode: integer ? "numeric" : "decimal", step: integer ? 1 : "any", oninput: () => { typing = true; }, onchange: () => {
-      typing = false;
-      const [value, [low, high]] = [Number(input.value), limits()];
-      const good = input.value !== "" && value >= low && value <= high && (!integer || Number.isInteger(value));
-      input.setAttribute("aria-invalid", !good);
-      wrong.textContent = good ? "" : `${integer ? "whole, " : ""}from ${whole(low)} to ${whole(high)}`;
-      if (good) write(value);
-    } });
-    const wrong = h("span", { class: "fxh-wrong", role: "alert" });
-    const refresh = () => {
-      if (typing) return;
-      const value = read();
-      [input.min, input.max] = limits();
-      input.setAttribute("aria-invalid", "false");
-      input.placeholder = value === null ? "not published" : "";
-      wrong.textContent = "";
-      if (input.value === "" || Number(input.value) !== value) input.value = value ?? "";
-    };
-    return { el: h("div", { class: "fx-field" }, h("label", { for: id }, label), input, wrong), input, refresh };
-  }
-  const shapeFields = FIELDS.map(([name, label]) => {
-    const field = typed(label, {
-      integer: true,
-      limits: () => {
-        const { hidden_size: width, num_attention_heads: heads, num_key_value_heads: shared } = model.get("config");
-        return { hidden_size: [heads, MOST], num_attention_heads: [neox() ? 1 : shared, width], num_key_value_heads: [1, heads] }[name] ?? [1, MOST];
-      },
-      read: () => model.get("config")[name],
-      write: (value) => {
-        const config = { ...model.get("config"), [name]: value };
-        if (neox()) config.num_key_value_heads = config.num_attention_heads;
-        put("config", config);
-      },
-    });
-    return { ...field, refresh: () => { // every GPT-NeoX head has keys and values of its own
-      field.refresh();
-      field.input.disabled = name === "num_key_value_heads" && neox();
-    } };
-  });
-  const deviceFields = MEASURES.map(([name, label, unit]) => typed(label, {
-    limits: () => [0.001, MOST],
+  const sizes = shapeFields(model, put);
+  const deviceFields = MEASURES.map(([name, label, unit]) => numberField(label, {
+    limits: () => [0.001, LARGEST],
     read: () => { const value = name === "compute" ? fit(now()).rate : model.get("device")[name]; return value === null ? null : value / unit; },
     write: (value) => {
       const device = { ...model.get("device"), name: OWN };
@@ -231,7 +148,7 @@ function render({ model, el }) {
     const nodes = [];
     const high = 40;
     let top = 44;
-    nodes.push(text(0, 14, `${modelPick.match()?.name ?? "Your own model"} on ${devicePick.match()?.name ?? "your own device"}`, { class: "fxh-title" }));
+    nodes.push(text(0, 14, `${modelPick.name() ?? "Your own model"} on ${devicePick.name() ?? "your own device"}`, { class: "fxh-title" }));
     if (memory !== null) {
       const x = 1 + memory * scale;
       nodes.push(s("rect", { class: "fxh-room", x: 1, y: top, width: memory * scale, height: high }));
@@ -307,14 +224,14 @@ function render({ model, el }) {
   }
 
   // All together --------------------------------------------------------------------------------
-  const fold = (words, fields, note) => h("details", {}, h("summary", {}, words), h("div", { class: "fxh-fields" }, fields.map((f) => f.el)), h("p", { class: "fx-note" }, note));
+  const fold = (words, fields, note) => h("details", {}, h("summary", {}, words), h("div", { class: "fx-fields" }, fields.map((f) => f.el)), h("p", { class: "fx-note" }, note));
   const shapeNote = h("span", {});
   const sourceNote = h("span", {});
   const note = h("p", { class: "fx-note" }, "Limits, never promises: programs stay below them, and a runtime needs some memory of its own. The cache holds all texts at full length; activations are an estimate for reading all prompts at once.");
   el.append(h("div", { class: "fx fx-hardware", role: "group", "aria-label": "Hardware calculator" },
     h("div", { class: "fx-bar" }, modelPick.el, devicePick.el, bits.el, cacheBits.el),
     h("div", { class: "fx-bar" }, sliders.map((slider) => slider.el)),
-    h("div", { class: "fxh-folds" }, fold("Change the model", shapeFields, shapeNote), fold("Change the device", deviceFields, sourceNote)),
+    h("div", { class: "fxh-folds" }, fold("Change the model", sizes, shapeNote), fold("Change the device", deviceFields, sourceNote)),
     h("div", { class: "fxh-parts" },
       h("div", { class: "fxh-say" }, big, fitting, reading, writing, changeTitle, changes),
       h("div", {}, figure, note)),
@@ -323,7 +240,7 @@ function render({ model, el }) {
   const update = () => {
     const q = now();
     const found = fit(q);
-    for (const control of [modelPick, devicePick, ...sliders, ...shapeFields, ...deviceFields]) control.refresh();
+    for (const control of [modelPick, devicePick, ...sliders, ...sizes, ...deviceFields]) control.refresh();
     bits.set(q.bits);
     cacheBits.set(q.cache_bits);
     shapeNote.textContent = `${count(passCost(q.config, 1, 1, 0, 2).parameters)} parameters, ${{ gpt_neox: "as in GPT-NeoX: two matrices a feed-forward network, with biases", llama: "as in Llama: three matrices a feed-forward network, no biases", qwen2: "as in Qwen2: three matrices a feed-forward network, biases for queries, keys and values" }[q.config.model_type]}.`;

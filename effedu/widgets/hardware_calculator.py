@@ -13,25 +13,15 @@ from typing import Any
 import traitlets
 
 from effedu._checks import check_int
-from effedu.cost import cost
-from effedu.hardware import Device, devices
-from effedu.sizing import Fit, check_bits, fits, models
-from effedu.widgets._base import Widget, compose
+from effedu.hardware import Device
+from effedu.sizing import Fit, check_bits, fits
+from effedu.widgets._base import compose
+from effedu.widgets._model_fields import ModelWidget
 
-_FAMILIES = ("gpt_neox", "llama", "qwen2")
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "intermediate_size",
-)
-_OWN = "your own"
 _MOST = {"length": 2**24, "batch": 2**20}  # beyond any use; JavaScript still counts well
 
 
-class HardwareCalculator(Widget):
+class HardwareCalculator(ModelWidget):
     """A language model on a device: memory, whether it fits, and the limits of its speed.
 
     Args:
@@ -59,12 +49,8 @@ class HardwareCalculator(Widget):
     True
     """
 
-    _esm, _css = compose("hardware_calculator")
+    _esm, _css = compose("model_fields", "hardware_calculator")
 
-    models = traitlets.List(traitlets.Dict()).tag(sync=True)
-    devices = traitlets.List(traitlets.Dict()).tag(sync=True)
-    config = traitlets.Dict().tag(sync=True)
-    device = traitlets.Dict().tag(sync=True)
     length = traitlets.Int(8192).tag(sync=True)
     batch = traitlets.Int(1).tag(sync=True)
     bits = traitlets.Int(16).tag(sync=True)
@@ -82,23 +68,15 @@ class HardwareCalculator(Widget):
         add_models: Mapping[str, Any] | None = None,
         add_devices: Iterable[Device] = (),
     ) -> None:
-        configs = {
-            name: _plain(name, config)
-            for name, config in {**models(), **(add_models or {})}.items()
-        }
-        machines = {d.name: _as_dict(d) for d in [*devices().values(), *add_devices]}
-        for argument, name, known in (("model", model, configs), ("device", device, machines)):
-            if name not in known:
-                raise ValueError(f"{argument} must be one of {', '.join(known)}; got {name!r}")
-        numbers = {"length": length, "batch": batch, "bits": bits, "cache_bits": cache_bits}
-        for name, number in numbers.items():
-            _check_number(name, number)
         super().__init__(
-            models=[{"name": name, "config": config} for name, config in configs.items()],
-            devices=list(machines.values()),
-            config=configs[model],
-            device=machines[device],
-            **numbers,
+            model,
+            device,
+            add_models,
+            add_devices,
+            length=length,
+            batch=batch,
+            bits=bits,
+            cache_bits=cache_bits,
         )
 
     def fit(self) -> Fit:
@@ -112,23 +90,21 @@ class HardwareCalculator(Widget):
             cache_bits=self.cache_bits,
         )
 
+    @staticmethod
+    def _check(name: str, value: int) -> int:
+        if name.endswith("bits"):
+            return check_bits(name, value)
+        if check_int(name, value, minimum=1) > _MOST[name]:
+            raise ValueError(f"{name} must be at most {_MOST[name]:,}, got {value:,}")
+        return value
+
     @traitlets.validate("length", "batch", "bits", "cache_bits")  # type: ignore[untyped-decorator]
     def _valid_number(self, proposal: dict[str, Any]) -> int:
-        return _check_number(proposal["trait"].name, proposal["value"])
-
-    @traitlets.validate("config")  # type: ignore[untyped-decorator]
-    def _valid_config(self, proposal: dict[str, Any]) -> dict[str, Any]:
-        return _plain("config", SimpleNamespace(**proposal["value"]))
-
-    @traitlets.validate("device")  # type: ignore[untyped-decorator]
-    def _valid_device(self, proposal: dict[str, Any]) -> dict[str, Any]:
-        return _as_dict(Device(**proposal["value"]))
+        return self._check(proposal["trait"].name, proposal["value"])
 
     def _summary(self) -> str:
-        known = (m["name"] for m in reversed(self.models) if m["config"] == self.config)
-        name = next(known, _OWN)  # as on the page: a model that was added goes by its own name
         numbers = f"length={self.length}, batch={self.batch}, bits={self.bits}"
-        return f"{name} on {self.device['name']}, {numbers}"
+        return f"{self._known_name()} on {self.device['name']}, {numbers}"
 
     def fallback(self) -> str:
         """Return the present state as a bar and a table, under one sentence."""
@@ -157,54 +133,6 @@ class HardwareCalculator(Widget):
             f"<figure>{_bar(found, words)}<table><caption>{escape(words)}</caption>"
             f"<tbody>{body}</tbody></table></figure>"
         )
-
-
-def _check_number(name: str, value: int) -> int:
-    if name.endswith("bits"):
-        return check_bits(name, value)
-    if check_int(name, value, minimum=1) > _MOST[name]:
-        raise ValueError(f"{name} must be at most {_MOST[name]:,}, got {value:,}")
-    return value
-
-
-def _plain(name: str, config: Any) -> dict[str, Any]:
-    """Return a configuration as the mapping of the fields that the page computes with."""
-    family = getattr(config, "model_type", None)
-    if family not in _FAMILIES:
-        raise ValueError(
-            f"{name} must be a configuration with model_type one of {', '.join(_FAMILIES)}; "
-            f"got {family!r}"
-        )
-    given = {key: getattr(config, key, None) for key in _SIZES}
-    if given["num_key_value_heads"] is None:
-        given["num_key_value_heads"] = given["num_attention_heads"]
-    fields = {key: check_int(f"{name}.{key}", value, minimum=1) for key, value in given.items()}
-    for few, many in (
-        ("num_key_value_heads", "num_attention_heads"),
-        ("num_attention_heads", "hidden_size"),
-    ):
-        if fields[few] > fields[many]:
-            raise ValueError(
-                f"{name}.{few} must be at most {many}, {fields[many]}, got {fields[few]}"
-            )
-    plain = {
-        "model_type": family,
-        **fields,
-        "tie_word_embeddings": bool(config.tie_word_embeddings),
-        "attention_bias": family == "qwen2" or bool(getattr(config, "attention_bias", False)),
-    }
-    # Whatever else a configuration may say that changes its cost shows here.
-    far = 2**20
-    if cost(config, 1, cached=far) != cost(SimpleNamespace(**plain), 1, cached=far):
-        raise ValueError(
-            f"{name} must be a configuration without a sliding window, biases in its feed-forward "
-            f"network or heads of a width of their own, got {config!r}"
-        )
-    return plain
-
-
-def _as_dict(device: Device) -> dict[str, Any]:
-    return {**vars(device), "peak": dict(device.peak)}
 
 
 def _bar(found: Fit, words: str, width: int = 480, height: int = 40) -> str:

@@ -65,7 +65,7 @@ class LowRankExplorer(Widget):
     (0.25, 4.0)
     """
 
-    _esm, _css = compose("low_rank_explorer")
+    _esm, _css = compose("diverging", "low_rank_explorer")
 
     matrices = traitlets.List(traitlets.Dict()).tag(sync=True)
     spectrum_bytes = traitlets.Bytes().tag(sync=True)

@@ -50,7 +50,7 @@ class PositionExplorer(Widget):
     [-0.0, -1.0, -2.0, -3.0]
     """
 
-    _esm, _css = compose("position_explorer")
+    _esm, _css = compose("diverging", "position_explorer")
 
     scheme = traitlets.Unicode("rotary").tag(sync=True)
     head_dim = traitlets.Int(64).tag(sync=True)

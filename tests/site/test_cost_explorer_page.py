@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from playwright.sync_api import expect
-from widget_page import slider, wait_for_views, widget_page
+from widget_page import random_config, slider, wait_for_views, widget_page, words_outside
 
 from effedu.cost import cost
 from effedu.hardware import Device, devices
@@ -49,20 +49,7 @@ def library(load_module):
 
 def random_question(draw):
     """A published model or sizes drawn at random, on a device that may lack some rates."""
-    config = dict(draw.choice(CostExplorer().models)["config"])
-    if draw.random() < 0.5:
-        heads = draw.randint(1, 64)
-        config.update(
-            vocab_size=draw.randint(1, 200_000),
-            hidden_size=draw.randint(heads, 9000),
-            num_hidden_layers=draw.randint(1, 100),
-            num_attention_heads=heads,
-            num_key_value_heads=draw.randint(1, heads),
-            intermediate_size=draw.randint(1, 30_000),
-            tie_word_embeddings=draw.random() < 0.5,
-        )
-        if config["model_type"] == "gpt_neox":
-            config.update(num_key_value_heads=heads, attention_bias=draw.random() < 0.5)
+    config = random_config(draw, CostExplorer().models)
     half = Device("half", 1e11, 1e11, {"bfloat16": 10 ** draw.uniform(11, 16)})
     return {
         "config": config,
@@ -276,13 +263,7 @@ def test_accessible_and_no_wider_than_the_page(open_page, axe, theme, width):
             assert page.evaluate("() => document.documentElement.scrollWidth") <= width
             assert page.locator(".fx-cost").evaluate("(el) => el.scrollWidth <= el.clientWidth")
             # No words of the picture lie outside of it.
-            outside = page.locator(".fxc-svg").evaluate(
-                """(svg) => [...svg.querySelectorAll("text")].filter((text) => {
-                     const [a, b] = [text.getBoundingClientRect(), svg.getBoundingClientRect()];
-                     return a.left < b.left - 1 || a.right > b.right + 1;
-                   }).map((text) => text.textContent)"""
-            )
-            assert outside == []
+            assert words_outside(page.locator(".fxc-svg")) == []
 
 
 def test_saving(open_page):

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from playwright.sync_api import expect
-from widget_page import wait_for_views, widget_page
+from widget_page import random_config, wait_for_views, widget_page, words_outside
 
 from effedu.cost import cost
 from effedu.hardware import Device, devices
@@ -53,20 +53,7 @@ def library(load_module):
 
 def random_question(draw):
     """A published model or sizes drawn at random, on a device that may lack some figures."""
-    config = dict(draw.choice(HardwareCalculator().models)["config"])
-    if draw.random() < 0.5:
-        heads = draw.randint(1, 64)
-        config.update(
-            vocab_size=draw.randint(1, 200_000),
-            hidden_size=draw.randint(heads, 9000),
-            num_hidden_layers=draw.randint(1, 100),
-            num_attention_heads=heads,
-            num_key_value_heads=draw.randint(1, heads),
-            intermediate_size=draw.randint(1, 30_000),
-            tie_word_embeddings=draw.random() < 0.5,
-        )
-        if config["model_type"] == "gpt_neox":
-            config.update(num_key_value_heads=heads, attention_bias=draw.random() < 0.5)
+    config = random_config(draw, HardwareCalculator().models)
     device = draw.choice(
         [
             *devices().values(),
@@ -330,13 +317,7 @@ def test_accessible_and_no_wider_than_the_page(open_page, axe, theme, width):
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
     assert page.locator(".fx-hardware").evaluate("(el) => el.scrollWidth <= el.clientWidth")
     # No words of the picture lie outside of it.
-    outside = page.locator(".fxh-svg").evaluate(
-        """(svg) => [...svg.querySelectorAll("text")].filter((text) => {
-             const [a, b] = [text.getBoundingClientRect(), svg.getBoundingClientRect()];
-             return a.left < b.left - 1 || a.right > b.right + 1;
-           }).map((text) => text.textContent)"""
-    )
-    assert outside == []
+    assert words_outside(page.locator(".fxh-svg")) == []
 
 
 def test_saving(open_page):

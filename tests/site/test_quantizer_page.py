@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from playwright.sync_api import expect
-from widget_page import slider, wait_for_views, widget_page
+from widget_page import slider, wait_for_views, widget_page, words_outside
 
 from effedu.widgets import Quantizer
 
@@ -276,13 +276,7 @@ def test_accessible_and_no_wider_than_the_page(open_page, axe, theme, width):
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
     assert page.locator(".fx-quantizer").evaluate("(el) => el.scrollWidth <= el.clientWidth")
     # No words of the picture lie outside of it.
-    outside = page.locator(".fxq-svg").evaluate(
-        """(svg) => [...svg.querySelectorAll("text")].filter((text) => {
-             const [a, b] = [text.getBoundingClientRect(), svg.getBoundingClientRect()];
-             return a.left < b.left - 1 || a.right > b.right + 1;
-           }).map((text) => text.textContent)"""
-    )
-    assert outside == []
+    assert words_outside(page.locator(".fxq-svg")) == []
 
 
 def test_saves_what_is_shown(open_page):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Locator, Page
 
@@ -64,3 +66,33 @@ def wait_for_views(page: Page, part: str, views: int = 1) -> None:
 def slider(view: Page | Locator, label: str) -> Locator:
     """The slider whose label begins like this."""
     return view.locator(".fx-range", has_text=re.compile(f"^{label}")).locator("input")
+
+
+def words_outside(svg: Locator) -> list[str]:
+    """Words of a picture that lie left or right of it."""
+    found: list[str] = svg.evaluate(
+        """(svg) => [...svg.querySelectorAll("text")].filter((text) => {
+             const [a, b] = [text.getBoundingClientRect(), svg.getBoundingClientRect()];
+             return a.left < b.left - 1 || a.right > b.right + 1;
+           }).map((text) => text.textContent)"""
+    )
+    return found
+
+
+def random_config(draw: random.Random, models: list[dict[str, Any]]) -> dict[str, Any]:
+    """The configuration of one of a widget's models, or sizes drawn at random in its place."""
+    config = dict(draw.choice(models)["config"])
+    if draw.random() < 0.5:
+        heads = draw.randint(1, 64)
+        config.update(
+            vocab_size=draw.randint(1, 200_000),
+            hidden_size=draw.randint(heads, 9000),
+            num_hidden_layers=draw.randint(1, 100),
+            num_attention_heads=heads,
+            num_key_value_heads=draw.randint(1, heads),
+            intermediate_size=draw.randint(1, 30_000),
+            tie_word_embeddings=draw.random() < 0.5,
+        )
+        if config["model_type"] == "gpt_neox":
+            config.update(num_key_value_heads=heads, attention_bias=draw.random() < 0.5)
+    return config
