@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
@@ -27,6 +29,12 @@ suppress_warnings = ["mystnb.unknown_mime_type"]  # the verdict as data, beside 
 """
 ONE = Claim("Blocks <b>save</b> time.", section="3.2")
 TWO = Claim("Nothing is lost.", section="4.3", experiment="Measure it.")
+CLAIMS = [  # in the article's order, which is not the book's
+    {"section": "3.2", "chapter": "04_b", "claim": ONE.statement},
+    {"section": "3.4", "chapter": "12_later", "claim": "It speaks."},
+    {"section": "4.3", "chapter": "03_a", "claim": TWO.statement},
+    {"section": "4.3", "chapter": "04_b", "claim": TWO.statement},
+]
 
 
 def write_notebook(path: Path, title: str, *verdicts: Verdict) -> None:
@@ -68,6 +76,7 @@ def project(tmp_path: Path) -> Path:
         f"  - file: {name}\n" for name in ("chapters/04_b", "chapters/03_a", "other/05_c", "ledger")
     )
     (tmp_path / "_toc.yml").write_text(toc)
+    (tmp_path / "claims.yml").write_text(yaml.safe_dump(CLAIMS))
     two = TWO.verdict(0.123456, holds=False)
     write_notebook(tmp_path / "chapters" / "03_a.ipynb", "Attention", two)
     when = ONE.verdict("4.0x", holds=True, when="texts are long")
@@ -75,6 +84,12 @@ def project(tmp_path: Path) -> Path:
     write_notebook(tmp_path / "chapters" / "99_draft.ipynb", "Not in the contents", when)
     write_notebook(tmp_path / "other" / "05_c.ipynb", "Not a chapter", when)
     return tmp_path
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(EXTENSIONS))
+    return importlib.import_module("ledger")
 
 
 def cells(row: Any) -> list[str]:
@@ -85,25 +100,32 @@ def cells(row: Any) -> list[str]:
 @pytest.mark.filterwarnings("ignore")
 def test_the_page_shows_what_the_notebooks_hold(project: Path) -> None:
     page = build(project)
-    assert "3 claims on trial: 0 hold, 1 holds under a condition and 2 fail." in page.get_text()
+    judged = (
+        "3 claims on trial: 0 hold, 1 holds under a condition and 2 fail. 1 waits for a chapter."
+    )
+    assert judged in page.get_text()
     table = page.find("table", class_="claims-ledger")
     assert "Claims of the article" in table.caption.get_text()
     heads, *rows = table.find_all("tr")
     assert heads.parent.name == "thead"
     assert cells(heads) == ["Claim", "Article", "Chapter", "Measured", "Verdict"]
-    assert [cells(row) for row in rows] == [  # in the order of the contents, not of the names
+    assert [cells(row) for row in rows] == [
         ["Blocks <b>save</b> time.", "3.2", "Blocks & more", "4.0x", "holds when texts are long"],
-        ["Nothing is lost.", "4.3", "Blocks & more", "0.123", "fails"],
+        ["It speaks.", "3.4", "to come", "", "open"],
         ["Nothing is lost.", "4.3", "Attention", "0.123", "fails"],
+        ["Nothing is lost.", "4.3", "Blocks & more", "0.123", "fails"],
     ]
     assert all(row.find_all(["th", "td"])[0].name == "th" for row in rows)
-    links = [row.a["href"] for row in rows]
-    assert links == ["chapters/04_b.html", "chapters/04_b.html", "chapters/03_a.html"]
-    assert all((project / "_build" / link).is_file() for link in links)
+    links = [row.a["href"] for row in rows if row.a]
+    assert links == [f"chapters/{name}.html#on-trial" for name in ("04_b", "03_a", "04_b")]
+    assert all((project / "_build" / link.split("#")[0]).is_file() for link in links)
     assert rows[0].find("td", class_="claim-verdict-holds-when")
+    assert all(f"claim-part-{n}" in row["class"] for n, row in zip((3, 3, 4, 4), rows, strict=True))
+    pickers = [[o["value"] for o in p.find_all("option")] for p in page.find_all("select")]
+    assert pickers == [["", "holds-when", "fails", "open"], ["", "3", "4"]]
 
     # A chapter that was run again shows up without touching the ledger's page.
-    write_notebook(project / "chapters" / "03_a.ipynb", "Attention", ONE.verdict(7, holds=True))
+    write_notebook(project / "chapters" / "03_a.ipynb", "Attention", TWO.verdict(7, holds=True))
     page = build(project, fresh=False)
     assert "1 holds, 1 holds under a condition and 1 fails." in page.get_text()
 
@@ -113,3 +135,44 @@ def test_the_page_shows_what_the_notebooks_hold(project: Path) -> None:
     )  # fmt: skip
     with pytest.raises(Exception, match=r"claims-ledger: the claim in cell 2 of .*03_a\.ipynb is"):
         build(project, fresh=False)
+
+
+ROWS = [
+    ("chapters/04_b", ONE.verdict(4, holds=True)),
+    ("chapters/04_b", TWO.verdict(0.1, holds=True)),
+]
+
+
+@pytest.mark.parametrize(
+    ("claims", "found", "message"),
+    [
+        (CLAIMS, [], r"chapters/04_b has no verdict on its claim 'Blocks <b>save</b> time\.'"),
+        (
+            CLAIMS[:2],
+            ROWS,
+            r"chapters/04_b judges a claim that the list .* lacks: 'Nothing is lost",
+        ),
+        (
+            [{**CLAIMS[0], "section": "3.3"}],
+            ROWS[:1],
+            r"chapters/04_b finds 'Blocks .* in section 3\.2 of the article, .* in section 3\.3",
+        ),
+    ],
+)
+def test_claims_and_verdicts_have_to_meet(
+    ledger: Any, claims: list[dict[str, str]], found: list[Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ledger.settle(claims, found, ["chapters/04_b"], "chapters")
+
+
+def test_every_claim_of_the_article_has_a_chapter(ledger: Any) -> None:
+    """In the list of the book: sections in the article's order, statements that differ."""
+    book = EXTENSIONS.parent
+    claims = yaml.safe_load((book / "claims.yml").read_text("utf-8"))
+    plan = yaml.safe_load((book / "chapters.yml").read_text("utf-8"))
+    chapters = {chapter["name"] for part in plan for chapter in part["chapters"]}
+    assert {claim["chapter"] for claim in claims} <= chapters
+    assert [claim["section"] for claim in claims] == sorted(claim["section"] for claim in claims)
+    assert {claim["section"][0] for claim in claims} >= set("2345")
+    assert len({claim["claim"] for claim in claims}) == len(claims)

@@ -39,20 +39,24 @@ class Step:
         return self.result == "ok"
 
 
-def pytest_step(name: str, minutes: float, *arguments: str) -> Step:
-    """Return a step that runs pytest, whose tests are counted."""
+def pytest_step(name: str, minutes: float, *arguments: str, workers: int = 0) -> Step:
+    """Return a step that runs pytest, whose tests are counted; in several processes if asked."""
     command = [sys.executable, "-m", "pytest", "-q", "--color=no", *arguments]
+    if workers > 1:
+        command += ["-n", str(workers), "--dist", "worksteal"]
     return Step(name, command, minutes, counts={"passed": 0, "failed": 0, "skipped": 0})
 
 
 def all_steps() -> list[Step]:
     """Return the steps in the order in which they run: quick ones first."""
     python = sys.executable
+    # A test is single-threaded, so each core takes one; four are enough, for memory's sake.
+    workers = min(os.cpu_count() or 1, 4)
     steps = [
         Step("ruff check", [python, "-m", "ruff", "check", "."], 2),
         Step("ruff format", [python, "-m", "ruff", "format", "--check", "."], 2),
         Step("mypy", [python, "-m", "mypy"], 10),
-        pytest_step("pytest", 30, "effedu", "tests", "--ignore=tests/site"),
+        pytest_step("pytest", 30, "effedu", "tests", "--ignore=tests/site", workers=workers),
     ]
     for chapter in notebooks.notebooks([]):
         # One process a chapter: a kernel that hangs or dies costs its own chapter alone.
@@ -67,7 +71,7 @@ def all_steps() -> list[Step]:
             )
         )
     steps.append(Step("site", [python, "-m", "tools.site", "build", "--strict"], 15))
-    steps.append(pytest_step("browser", 30, "tests/site"))
+    steps.append(pytest_step("browser", 30, "tests/site", workers=workers))
     return steps
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tools import chromium, site
@@ -140,10 +141,12 @@ def site_folder() -> Path:
         return Path(given)
     home = site.OUT / "index.html"
     sources = newest(site.BOOK, site.ROOT / "effedu")
-    if not home.is_file() or home.stat().st_mtime < sources:
-        command = [sys.executable, "-m", "tools.site", "build", "--strict"]
-        done = subprocess.run(command, cwd=site.ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    site.OUT.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(site.OUT.parent / "site.lock"):  # of several test processes, one builds
+        if not home.is_file() or home.stat().st_mtime < sources:
+            command = [sys.executable, "-m", "tools.site", "build", "--strict"]
+            done = subprocess.run(command, cwd=site.ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
     return site.OUT
 
 

@@ -174,8 +174,9 @@ def leftover_latex(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_phone(name: str, phone: Page, address: str) -> None:
-    """Nothing sticks out at 360 pixels, and what scrolls inside its box can be focused."""
+def test_phone(name: str, phone: Page, address: str, axe: Callable[[Page], list[str]]) -> None:
+    """Nothing sticks out at 360 pixels, what scrolls inside its box can be focused, and the pages
+    with widgets are accessible in this width too."""
     watch = Watch(phone, address)
     phone.goto(f"{address}/{name}")
     show_everything(phone)
@@ -187,14 +188,29 @@ def test_phone(name: str, phone: Page, address: str) -> None:
           .map((el) => el.outerHTML.slice(0, 120))"""
     )
     assert stuck == []
+    if name == "index.html" or name.startswith("chapters/"):
+        assert axe(phone) == []
     assert watch.problems == []
 
 
-def test_phone_is_accessible(phone: Page, address: str, axe: Callable[[Page], list[str]]) -> None:
-    for name in ("index.html", *(n for n in PAGES if n.startswith("chapters/"))):
-        phone.goto(f"{address}/{name}")
-        show_everything(phone)
-        assert axe(phone) == [], name
+def test_ledger_can_be_filtered(desktop: Page, address: str) -> None:
+    desktop.goto(f"{address}/ledger.html")
+    rows = desktop.locator(".claims-ledger tbody tr")
+    every = rows.count()
+    said = desktop.locator(".ledger-filter output")
+    expect(said).to_have_text(f"{every} of {every} claims")
+    desktop.get_by_label("Verdict").select_option("fails")
+    failed = desktop.locator(".claims-ledger tbody tr:visible")
+    count = failed.count()
+    assert 0 < count < every
+    assert failed.locator(".claim-verdict-fails").count() == count
+    expect(said).to_have_text(f"{count} of {every} claims")
+    desktop.get_by_label("Article").select_option("4")
+    sections = failed.locator("td:nth-child(2)").all_inner_texts()
+    assert sections
+    assert all(section.startswith("4.") for section in sections)
+    failed.first.get_by_role("link").click()  # to the experiment, not to the chapter's beginning
+    expect(desktop.locator("#on-trial h2")).to_be_in_viewport()
 
 
 def test_nothing_is_dead_or_from_elsewhere(site_folder: Path) -> None:
