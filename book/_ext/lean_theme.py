@@ -70,7 +70,7 @@ def contents(app: Sphinx) -> list[dict[str, Any]]:
         number = re.match(r"chapters/(\d+)_", docname)
         title = env.titles[docname].astext()
         if docname == app.config.root_doc:
-            title = "Start"
+            title = "Home"
         return {
             "docname": docname,
             "number": str(int(number[1])) if number else "",

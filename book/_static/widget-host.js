@@ -95,8 +95,7 @@
       el.replaceChildren(message);
       console.error(error);
     }
-    el.style.minHeight = "";
-    el.dataset.widget = "shown";
+    el.dataset.widget = "shown"; // book.css kept room for it until now
   }
 
   function start() {
@@ -115,7 +114,6 @@
       const el = document.createElement("div");
       el.className = "widget-view";
       el.dataset.model = JSON.parse(script.textContent).model_id;
-      el.style.minHeight = "16rem"; // so that the page doesn't jump much when it fills
       script.after(el);
       near.observe(el);
     }
