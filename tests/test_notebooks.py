@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from effedu import widgets
 from tools import notebooks
@@ -31,12 +33,15 @@ def write(path: Path, *sources: str) -> Path:
     return path
 
 
-def test_stores_the_same_bytes_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stores_the_same_bytes_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "03_small.ipynb", "print(1 + 1)", WIDGET)
     notebooks.store(path)
     first = path.read_bytes()
+    monkeypatch.setattr(notebooks, "stamp", lambda seconds: {"date": "of another day"})
     notebooks.store(path)
-    assert path.read_bytes() == first
+    assert path.read_bytes() == first  # nothing new came out, so the date stays as well
     assert "stored" in capsys.readouterr().out
 
     stored = json.loads(first)
@@ -46,7 +51,11 @@ def test_stores_the_same_bytes_twice(tmp_path: Path, capsys: pytest.CaptureFixtu
     state = stored["metadata"]["widgets"][notebooks.STATE]["state"][view["model_id"]]["state"]
     assert state["value"] == 3
     assert "render()" in state["_esm"]
-    assert stored["metadata"]["language_info"] == {"name": "python"}  # no version of anything
+    assert stored["metadata"]["language_info"] == {"name": "python"}
+    stamp = stored["metadata"]["stored"]
+    assert stamp["torch"] == torch.__version__
+    assert datetime.date.fromisoformat(stamp["date"]) <= datetime.date.today()
+    assert stamp["seconds"] >= 0
     assert list(tmp_path.iterdir()) == [path]
 
 

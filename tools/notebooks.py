@@ -9,7 +9,10 @@ keeps its old contents.
 from __future__ import annotations
 
 import argparse
+import copy
+import datetime
 import hashlib
+import importlib.metadata
 import os
 import re
 import sys
@@ -32,6 +35,7 @@ KERNEL_ENVIRONMENT = {
     "SOURCE_DATE_EPOCH": "0",  # matplotlib writes this date into pictures, and not today's
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # or each kernel warns about frozen modules
 }
+STAMPED = ("torch", "transformers", "numpy", "matplotlib", "anywidget")  # their versions are kept
 STATE = "application/vnd.jupyter.widget-state+json"
 
 
@@ -90,10 +94,24 @@ def execute(path: Path) -> tuple[NotebookNode, list[float]]:
     return notebook, seconds
 
 
-def clean(notebook: NotebookNode, name: str) -> NotebookNode:
+def stamp(seconds: float) -> dict[str, object]:
+    """Return when, how long and with what a notebook ran; the site says it on its page."""
+    from effedu.bench import machine
+
+    host = machine()
+    return {
+        "date": datetime.date.today().isoformat(),
+        "seconds": round(seconds),
+        "machine": f"{host['processor']}, {host['threads']} threads, {host['cpu_capability']}",
+        "python": host["python"],
+        **{name: importlib.metadata.version(name) for name in STAMPED},
+    }
+
+
+def clean(notebook: NotebookNode, name: str, stored: dict[str, object]) -> NotebookNode:
     """Return the notebook without what changes from run to run though nothing has changed."""
     kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    kept = {"kernelspec": kernelspec, "language_info": {"name": "python"}}
+    kept = {"kernelspec": kernelspec, "language_info": {"name": "python"}, "stored": stored}
     if "widgets" in notebook.metadata:
         kept["widgets"] = notebook.metadata["widgets"]
     notebook.metadata = nbformat.from_dict(kept)
@@ -116,10 +134,14 @@ def widget_states(notebook: NotebookNode) -> list[str]:
     return list(notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {}))
 
 
-def write(notebook: NotebookNode, path: Path) -> bool:
-    """Write the notebook in one move, so that nobody ever reads half of it; say if it changed."""
+def as_bytes(notebook: NotebookNode) -> bytes:
+    """Return a notebook as its file holds it."""
     nbformat.validate(notebook)
-    data = (nbformat.writes(notebook) + "\n").encode()
+    return (nbformat.writes(notebook) + "\n").encode()
+
+
+def write(data: bytes, path: Path) -> bool:
+    """Write a file in one move, so that nobody ever reads half of it; say if it changed."""
     if path.exists() and path.read_bytes() == data:
         return False
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
@@ -136,8 +158,13 @@ def write(notebook: NotebookNode, path: Path) -> bool:
 def store(path: Path) -> None:
     """Run and store one notebook, saying what it took; ``RuntimeError`` if a cell fails."""
     print(f"{path.stem}: running", flush=True)
+    earlier = nbformat.read(path, as_version=4).metadata.get("stored")
     notebook, seconds = execute(path)
-    changed = write(clean(notebook, path.stem), path)
+    # The stamp alone is no change: what comes out as before keeps the date of before.
+    data = as_bytes(clean(copy.deepcopy(notebook), path.stem, earlier or {}))
+    if data != path.read_bytes():
+        data = as_bytes(clean(copy.deepcopy(notebook), path.stem, stamp(sum(seconds))))
+    changed = write(data, path)
     total, longest = sum(seconds), max(seconds, default=0.0)
     late = f". LONGER THAN {LIMIT} s: make its experiments smaller" if total > LIMIT else ""
     print(

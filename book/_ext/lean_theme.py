@@ -20,6 +20,7 @@ from doc_link import link_to
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.builders.html._assets import _CascadingStyleSheet, _JavaScript
+from sphinx.config import Config
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -110,22 +111,33 @@ def description(doctree: nodes.document | None) -> str:
     return ""
 
 
+def github(config: Config) -> str:
+    """The repository as owner/name if it is known and on GitHub, else nothing."""
+    known = re.fullmatch(
+        r"(?:https://github\.com/)?([\w.-]+/[\w.-]+?)(?:\.git)?/?", config.book_repository
+    )
+    return known[1] if known else ""
+
+
+def colab_address(config: Config, notebook: str) -> str:
+    """Where Colab opens a notebook's edition, which ``tools.publish`` puts on the site's branch."""
+    owner = github(config)
+    edition = f"{owner}/blob/gh-pages/colab/{notebook}"
+    return f"https://colab.research.google.com/github/{edition}" if owner else ""
+
+
 def notebook_links(app: Sphinx, pagename: str, context: dict[str, Any]) -> dict[str, Any] | None:
     """Where a chapter's notebook can be had, and where it can be opened if an address is known."""
     source = context.get("sourcename") or ""
     if not (pagename.startswith("chapters/") and source.endswith(".ipynb")):
         return None
     launch = []
-    repository, branch = app.config.book_repository, app.config.book_branch
-    github = re.fullmatch(r"(?:https://github\.com/)?([\w.-]+/[\w.-]+?)(?:\.git)?/?", repository)
-    if github:
-        path = f"book/{pagename}.ipynb"
+    colab = colab_address(app.config, f"{pagename}.ipynb")
+    if colab:
+        binder = f"https://mybinder.org/v2/gh/{github(app.config)}/{app.config.book_branch}"
         launch = [
-            (
-                "Open in Colab",
-                f"https://colab.research.google.com/github/{github[1]}/blob/{branch}/{path}",
-            ),
-            ("Open in Binder", f"https://mybinder.org/v2/gh/{github[1]}/{branch}?labpath={path}"),
+            ("Open in Colab", colab),
+            ("Open in Binder", f"{binder}?labpath=book/{pagename}.ipynb"),
         ]
     return {"download": context["pathto"](f"_sources/{source}", True), "launch": launch}
 
