@@ -5,7 +5,8 @@
 tile by tile, ``HardwareCalculator`` which model fits on which device, ``Quantizer`` what few bits
 do to weights, ``LowRankExplorer`` what two thin matrices keep of one, ``PositionExplorer`` how
 near two positions look to a model, ``CostExplorer`` which part of a model costs what as the text
-grows, ``TransformerWalk`` what one token meets on its way through the model.
+grows, ``TransformerWalk`` what one token meets on its way through the model, ``ParetoExplorer``
+what each way of running a model costs and loses.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from effedu.widgets.cost_explorer import CostExplorer
     from effedu.widgets.hardware_calculator import HardwareCalculator
     from effedu.widgets.low_rank_explorer import LowRankExplorer
+    from effedu.widgets.pareto_explorer import ParetoExplorer
     from effedu.widgets.pattern_explorer import PatternExplorer
     from effedu.widgets.position_explorer import PositionExplorer
     from effedu.widgets.pruning_explorer import PruningExplorer
@@ -33,6 +35,7 @@ __all__ = [
     "CostExplorer",
     "HardwareCalculator",
     "LowRankExplorer",
+    "ParetoExplorer",
     "PatternExplorer",
     "PositionExplorer",
     "PruningExplorer",
@@ -49,6 +52,7 @@ _MODULES = {
     "CostExplorer": "cost_explorer",
     "HardwareCalculator": "hardware_calculator",
     "LowRankExplorer": "low_rank_explorer",
+    "ParetoExplorer": "pareto_explorer",
     "PatternExplorer": "pattern_explorer",
     "PositionExplorer": "position_explorer",
     "PruningExplorer": "pruning_explorer",
