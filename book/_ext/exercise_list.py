@@ -57,7 +57,8 @@ class ExerciseList(SphinxDirective):
 
 def students(folder: Path) -> list[Path]:
     """The students' notebooks below ``folder``, made again if a master is newer than its own."""
-    tool = Path(exercises.__file__).stat().st_mtime
+    tools = Path(exercises.__file__).parent.glob("exercise*.py")
+    tool = max(path.stat().st_mtime for path in tools)
     made = [folder / "student" / master.name for master in exercises.masters()]
     for master, student in zip(exercises.masters(), made, strict=True):
         changed = max(master.stat().st_mtime, tool)
