@@ -4,9 +4,12 @@
 #   make test ONLY=pytest,nbval               some of the checks
 #   make notebooks NAMES="03 04"              some of the chapters
 #   make test CHROMIUM=/path/to/chrome        another browser
+#   make class COUNT=60                       a smaller class
 
 PYTHON ?=
 ONLY ?=
+READER ?=
+COUNT ?= 200
 NAMES ?=
 PY := .venv/bin/python
 SEARCH := $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11 python)
@@ -19,7 +22,8 @@ SOURCES := $(shell find book effedu tools -type f -not -path '*/_build/*' \
 SITE := book/_build/html/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help book site test lab notebooks bench train screenshot wheel setup clean clean-all
+.PHONY: help book site test lab notebooks bench sweeps train screenshot exercises class bundle \
+	publish colab lighthouse wheel setup clean clean-all
 
 help: ## this list
 	@echo "Efficient Transformers, Live"
@@ -49,15 +53,37 @@ bench: setup ## measure speed and memory on this machine (about 20 minutes; resu
 	@$(PY) -m tools.bench
 	@$(PY) -m tools.bench_linear
 
+sweeps: setup ## measure chapters 08, 09 and 10's models again (an hour; resumes where it stopped)
+	@$(PY) -m tools.compression_sweep
+	@$(PY) -m tools.train_positions
+	@$(PY) -m tools.sweep
+
 train: setup ## train the embedded language model again (hours; resumes where it stopped)
 	@$(PY) -m tools.train_lm
 
 screenshot: site ## the README's picture, from the built site
 	@$(PY) -m tools.screenshot
 
+exercises: setup ## students' notebooks, solutions and autograders (book/_build/exercises)
+	@$(PY) -m tools.exercises build $(NAMES)
+
+class: setup ## grade a synthetic class of 200 in sandboxes, twice (COUNT=60 for fewer)
+	@$(PY) -m tools.grade_class --size $(COUNT)
+
+bundle: setup ## one archive for a classroom without a network, tried without one (dist/)
+	@$(PY) -m tools.bundle --check
+
+publish: setup ## the site, the wheel and Colab's notebooks, for EFFEDU_SITE_URL=https://… (book/_build/publish)
+	@$(PY) -m tools.publish
+
+colab: setup ## run Colab's notebooks in a clean environment (READER=python3.12 for another Python)
+	@$(PY) -m tools.colab $(if $(READER),--reader $(READER)) $(NAMES)
+
+lighthouse: site ## Lighthouse's scores of the built site, as a phone sees it (needs Node.js)
+	@$(PY) -m tools.lighthouse
+
 wheel: setup ## the package as a wheel below dist/
-	@$(PY) -m build --wheel --no-isolation --outdir dist .
-	@rm -rf build
+	@$(PY) -m tools.wheel
 
 setup:
 ifeq ($(FIRST),)

@@ -412,6 +412,14 @@ def test_unlinked_exercise_is_caught(make: Callable[..., Chapter], tmp_path: Pat
     assert any("link to the exercise" in problem for problem in rule(chapter))
 
 
+def test_link_to_the_solutions_is_caught(make: Callable[..., Chapter]) -> None:
+    notebook = sound()
+    (cell,) = (cell for cell in notebook["cells"] if "## Check yourself" in cell["source"])
+    cell["source"] += "\n\n[Exercise](../exercises/03_attention.ipynb)"
+    (rule,) = (rule for rule in RULES if rule.__name__ == "questions")
+    assert any("hold the solutions" in problem for problem in rule(make(notebook)))
+
+
 def test_untested_equation_is_caught(make: Callable[..., Chapter], tmp_path: Path) -> None:
     chapter = make(sound())
     (tmp_path / "tests" / "test_attention.py").write_text("def test_something_else(): ...")

@@ -44,7 +44,6 @@ PARTS = (
 MODULES = {
     "background": "cost",
     "transformer": "lm",
-    "tradeoffs": "bench",
     "applications": "patch",
     "project": "patch",
     "outlook": "claims",
@@ -306,9 +305,12 @@ def questions(chapter: Chapter) -> Iterator[str]:
             yield "begin each <details> with a <summary>, so that there is something to click"
         elif not summary[2]:
             yield "leave an empty line after </summary>: Markdown in the answer needs it"
-    exercise = f"exercises/{chapter.path.name}"
-    if (chapter.root / "book" / exercise).exists() and exercise not in text:
-        yield f"link to the exercise at the end of '## Check yourself': ../{exercise}"
+    # Not to the notebook beside the chapters: that is the master, with the solutions.
+    exercise = chapter.root / "book" / "exercises" / chapter.path.name
+    if exercise.exists() and "](../exercises.md" not in text:
+        yield "link to the exercise at the end of '## Check yourself': ../exercises.md"
+    if "../exercises/" in text:
+        yield "link to ../exercises.md: the notebooks in ../exercises hold the solutions"
 
 
 def summary(chapter: Chapter) -> Iterator[str]:

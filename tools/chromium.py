@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 
+from tools import debian
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -38,7 +40,7 @@ def ensure() -> str:
     if found:
         return found
     print("No Chromium here: installing Debian's package.", flush=True)
-    problem = _install()
+    problem = debian.install("chromium")
     found = find()
     if found:
         return found
@@ -46,33 +48,6 @@ def ensure() -> str:
         f"No Chromium for the browser tests ({problem}). Install it (Debian: apt-get install "
         "chromium) or name one: make test CHROMIUM=/path/to/chrome"
     )
-
-
-def _install() -> str:
-    """Install the package without asking anything; return what went wrong, in a few words."""
-    if not shutil.which("apt-get"):
-        return "and no apt-get to install it with"
-    prefix: list[str] = []
-    if os.geteuid() != 0:
-        if not shutil.which("sudo"):
-            return "and installing it needs root"
-        prefix = ["sudo", "-n"]
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    last = ""
-    for arguments in (["update", "-qq"], ["install", "-y", "-qq", "chromium"]):
-        try:
-            done = subprocess.run(
-                [*prefix, "apt-get", *arguments],
-                capture_output=True,
-                text=True,
-                env=quiet,
-                timeout=900,
-            )
-        except subprocess.TimeoutExpired:
-            return "apt-get took more than 15 minutes"
-        words = done.stderr.strip().splitlines()
-        last = words[-1] if done.returncode and words else last
-    return last or "apt-get installed nothing that runs"
 
 
 if __name__ == "__main__":
