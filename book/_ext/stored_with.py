@@ -1,7 +1,7 @@
 """When and with what the stored outputs were made: a line on each chapter, and a page of them all.
 
 ``tools.notebooks`` writes a stamp into a notebook's metadata when it stores new outputs. The frame
-shows it above the chapter (``page.html``), and ``{stored-notebooks}`` makes a table of all.
+shows it above the chapter (``layout.html``), and ``{stored-notebooks}`` makes a table of all.
 """
 
 from __future__ import annotations

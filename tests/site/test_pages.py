@@ -193,6 +193,17 @@ def test_phone(name: str, phone: Page, address: str, axe: Callable[[Page], list[
     assert watch.problems == []
 
 
+def test_chapters_say_when_and_with_what_they_were_stored(desktop: Page, address: str) -> None:
+    desktop.goto(f"{address}/status.html")
+    chapters = [name for name in PAGES if name.startswith("chapters/")]
+    expect(desktop.locator("main tbody tr")).to_have_count(len(chapters))
+    for name in chapters:
+        desktop.goto(f"{address}/{name}")
+        expect(desktop.locator(".page-stored")).to_contain_text("with Python 3.")
+    desktop.locator(".page-stored a").click()
+    expect(desktop.locator("h1")).to_contain_text("Status")
+
+
 def test_ledger_can_be_filtered(desktop: Page, address: str) -> None:
     desktop.goto(f"{address}/ledger.html")
     rows = desktop.locator(".claims-ledger tbody tr")
