@@ -393,3 +393,8 @@ def test_missing_pin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("text", ["a\n'''b'''\n", "back\\slash\n", "''''\n", "ü 🙂\n"])
 def test_quoted_text_reads_back(text: str) -> None:
     assert ast.literal_eval(exercise_notebook.quoted(text)) == text
+
+
+def test_a_hint_with_double_quotes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"hint must be written without double quotes, got .Try"):
+        exercise_notebook.with_hint('# HIDDEN: Try "one" block.\ndef test(sees): ...')

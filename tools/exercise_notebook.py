@@ -64,12 +64,16 @@ def read_headings(notebook: NotebookNode, name: str) -> tuple[str, list[str]]:
 def with_hint(source: str) -> str:
     """Turn ``# HIDDEN: try …``, on top of a hidden check, into what otter reads.
 
-    The hint is what a student is told when the check fails.
+    The hint is what a student is told when the check fails. Raises ``ValueError`` for a hint with
+    double quotes, which would end the text that otter reads it from.
     """
     first, _, rest = source.partition("\n")
     if not first.startswith("# HIDDEN: "):
         return source
-    config = {"hidden": True, "failure_message": first.removeprefix("# HIDDEN: ").strip()}
+    hint = first.removeprefix("# HIDDEN: ").strip()
+    if '"' in hint:
+        raise ValueError(f"hint must be written without double quotes, got {hint!r}")
+    config = {"hidden": True, "failure_message": hint}
     return f'""" # BEGIN TEST CONFIG\n{yaml.safe_dump(config)}""" # END TEST CONFIG\n{rest}'
 
 
