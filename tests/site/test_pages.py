@@ -332,6 +332,7 @@ def test_search_by_keyboard(desktop: Page, address: str) -> None:
     expect(results.first).to_be_visible()
     expect(desktop.locator("#search-results")).to_contain_text("Search finished")
     assert any("glossary" in link.get_attribute("href") for link in results.all())
+    desktop.wait_for_load_state("networkidle")  # the page still reads what it quotes from results
     results.first.focus()
     desktop.keyboard.press("Enter")
     desktop.wait_for_url(lambda url: "search.html" not in url)
