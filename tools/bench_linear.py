@@ -1,4 +1,4 @@
-"""Measure linear layers of few bits against plain ones and their peers on this machine.
+"""Measure cheaper linear layers against plain ones and their peers on this machine.
 
 Each shape (tokens × inputs × outputs) is one interleaved run (:func:`effedu.bench.compare`) of
 ``nn.Linear`` in float32 and bfloat16, PyTorch's dynamic int8 layer, torchao's where it is
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from effedu.bench import compare, machine
+from effedu.compression import break_even_rank, low_rank
 from effedu.quantized_linear import Int4Linear, Int8Linear
 from tools.bench import ratio, write_json
 
@@ -78,6 +79,11 @@ def make_torchao_int8(linear: nn.Linear) -> nn.Module:
     return model
 
 
+def make_low_rank(linear: nn.Linear) -> nn.Module:
+    """Two thin layers with half of the numbers. Random weights are the worst case for its error."""
+    return low_rank(linear, int(break_even_rank(linear.out_features, linear.in_features) / 2))
+
+
 METHODS: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "float32": make_float32,
     "bfloat16": make_bfloat16,
@@ -85,6 +91,7 @@ METHODS: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "torchao int8": make_torchao_int8,
     "Int8Linear": Int8Linear.from_linear,
     "Int4Linear": Int4Linear.from_linear,
+    "LowRankLinear": make_low_rank,
 }
 PEERS = ("torch.ao int8", "torchao int8")
 
