@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 from nbformat import NotebookNode
 
-from tools import exercise_check, exercise_notebook, exercises
+from tools import exercise_check, exercise_notebook, exercises, pins
 from tools.exercise_check import Found, Wrong
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -275,7 +275,7 @@ def test_zip_is_ready_for_gradescope(out: Path) -> None:
     assert config["assignment_name"] == MASTERS[0].stem
     assert f"/autograder/source/{wheel}" in environment
     assert re.search(r"\botter-grader\[grading\]==\d", environment)
-    pinned = re.findall(r"^(\S+==\S+)$", exercises.REQUIREMENTS.read_text("utf-8"), re.MULTILINE)
+    pinned = re.findall(r"^(\S+==\S+)$", pins.REQUIREMENTS.read_text("utf-8"), re.MULTILINE)
     for package in ("torch", "transformers", "numpy", "tokenizers"):
         (pin,) = (line for line in pinned if line.startswith(f"{package}=="))
         assert pin in environment
@@ -383,9 +383,9 @@ def test_names_and_titles_are_checked(tmp_path: Path) -> None:
 
 
 def test_missing_pin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = exercises.REQUIREMENTS.read_text("utf-8").replace("torch==", "# torch==")
+    lines = pins.REQUIREMENTS.read_text("utf-8").replace("torch==", "# torch==")
     (tmp_path / "requirements.txt").write_text(lines, encoding="utf-8")
-    monkeypatch.setattr(exercises, "REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr(pins, "REQUIREMENTS", tmp_path / "requirements.txt")
     with pytest.raises(ValueError, match=r"requirements\.txt must pin torch$"):
         exercises.pins()
 

@@ -20,6 +20,7 @@ import zipfile
 from pathlib import Path
 
 from tools import exercises, site, wheel
+from tools.pins import REQUIREMENTS, pinned
 
 ROOT = site.ROOT
 OUT = ROOT / "dist"
@@ -46,13 +47,6 @@ On Windows it is venv\\Scripts\\python instead of venv/bin/python.
 """
 
 
-def pinned(names: tuple[str, ...]) -> list[str]:
-    """Return ``name==version`` for each name, as requirements.txt has it."""
-    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
-    found = {line.partition("==")[0]: line for line in lines if "==" in line}
-    return [found[name] for name in names]
-
-
 def collect(folder: Path, wheels: bool = True) -> Path:
     """Lay out the bundle below ``folder``: return its own folder.
 
@@ -66,9 +60,10 @@ def collect(folder: Path, wheels: bool = True) -> Path:
     shutil.copytree(site.OUT, here / "site")
     package = wheel.build(here / "wheels")
     if wheels:
-        pins = ROOT / "requirements.txt"
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", package.parent]
-        subprocess.run([*command, "--constraint", pins, package, *pinned(TOOLS)], check=True)
+        subprocess.run(
+            [*command, "--constraint", REQUIREMENTS, package, *pinned(TOOLS)], check=True
+        )
     shutil.copytree(site.BOOK / "chapters", here / "chapters", ignore=shutil.ignore_patterns(".*"))
     with tempfile.TemporaryDirectory() as scratch:
         exercises.build(Path(scratch))

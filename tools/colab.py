@@ -8,17 +8,12 @@ top to bottom in it: each installs the package by its own first cell.
 from __future__ import annotations
 
 import argparse
-import functools
-import http.server
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -30,21 +25,6 @@ from tools import notebooks, publish, site
 # Colab's own packages that the book touches, in its words; `pip freeze` there lists hundreds more.
 PREINSTALLED = ("ipykernel", "ipywidgets", "matplotlib", "numpy", "pandas", "torch", "transformers")
 CELL_TIMEOUT = 600  # the first cell installs
-
-
-@contextmanager
-def served(folder: Path, port: int = 0) -> Iterator[str]:
-    """Serve a folder on this machine; give its address."""
-    handler = functools.partial(site.QuietHandler, directory=str(folder))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def environment(folder: Path, reader: str) -> Path:
@@ -93,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "site"
         out.mkdir()
-        with served(out) as address:
+        with site.served(out) as address:
             found = publish.publish(address, out)
             python = environment(Path(scratch) / "reader", options.reader)
             version = subprocess.run([python, "-VV"], capture_output=True, text=True).stdout.strip()

@@ -31,11 +31,11 @@ import yaml
 
 from tools import wheel
 from tools.exercise_notebook import read_headings, tidy, with_hint, with_setup
+from tools.pins import pinned
 
 ROOT = Path(__file__).resolve().parent.parent
 MASTERS = ROOT / "book" / "exercises"
 OUT = ROOT / "book" / "_build" / "exercises"
-REQUIREMENTS = ROOT / "requirements.txt"
 GRADING_PYTHON = "3.12"
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the oldest date that a zip can hold
 
@@ -157,21 +157,14 @@ def otter_config(name: str, package: str) -> dict[str, object]:
 
 def pins() -> list[str]:
     """Return what a grading machine installs: effedu's dependencies and otter, as pinned here."""
-    pinned = dict(
-        line.strip().split("==")
-        for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-        if "==" in line and not line.startswith("#")
-    )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = [re.split(r"[^\w-]", wish)[0] for wish in project["dependencies"]]
-    missing = {*names, "otter-grader"} - pinned.keys()
-    if missing:
-        raise ValueError(f"requirements.txt must pin {', '.join(sorted(missing))}")
+    *packages, otter = pinned([*names, "otter-grader"])
     cpu = "--extra-index-url https://download.pytorch.org/whl/cpu"  # 200 MB and not 2 GB
     return [
         cpu,
-        *(f"{name}=={pinned[name]}" for name in names),
-        f"otter-grader[grading]=={pinned['otter-grader']}",
+        *packages,
+        otter.replace("==", "[grading]=="),
     ]
 
 

@@ -10,14 +10,12 @@ from __future__ import annotations
 import argparse
 import functools
 import gzip
-import http.server
 import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,16 +31,6 @@ PAGES = (
 CATEGORIES = ("performance", "accessibility", "best-practices", "seo")
 AIM = 95
 OUT = site.BOOK / "_build" / "lighthouse"
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 
 class Compressing(site.QuietHandler):
@@ -79,7 +67,11 @@ def measure(page: str, address: str, browser: str) -> dict[str, float]:
     """Let Lighthouse load one page; return its scores from 0 to 100, and keep its report."""
     report = OUT / page.replace("/", "-").replace(".html", ".json")
     command = ["npx", "--yes", f"lighthouse@{VERSION}", f"{address}/{page}", "--quiet"]
-    command += ["--output=json", f"--output-path={report}", f"--chrome-flags={' '.join(FLAGS)}"]
+    command += [
+        "--output=json",
+        f"--output-path={report}",
+        f"--chrome-flags={' '.join(chromium.FLAGS)}",
+    ]
     command += [f"--only-categories={','.join(CATEGORIES)}"]
     done = subprocess.run(
         command, env={**os.environ, "CHROME_PATH": browser}, capture_output=True, text=True
@@ -106,24 +98,18 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 1
     OUT.mkdir(parents=True, exist_ok=True)
-    handler = functools.partial(Compressing, directory=str(site.OUT))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
     print(f"{'':32}" + "".join(f"{name:>16}" for name in CATEGORIES))
     low = False
     try:
-        for page in options.pages:
-            runs = [measure(page, address, browser) for _ in range(options.runs)]
-            scores = {name: statistics.median(run[name] for run in runs) for name in CATEGORIES}
-            low |= min(scores.values()) < AIM
-            print(f"{page:32}" + "".join(f"{scores[name]:16.0f}" for name in CATEGORIES))
+        with site.served(site.OUT, Compressing) as address:
+            for page in options.pages:
+                runs = [measure(page, address, browser) for _ in range(options.runs)]
+                scores = {name: statistics.median(run[name] for run in runs) for name in CATEGORIES}
+                low |= min(scores.values()) < AIM
+                print(f"{page:32}" + "".join(f"{scores[name]:16.0f}" for name in CATEGORIES))
     except RuntimeError as problem:
         print(problem, file=sys.stderr)
         return 1
-    finally:
-        server.shutdown()
-        server.server_close()
     return int(low)
 
 

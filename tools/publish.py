@@ -28,10 +28,10 @@ import nbformat
 from nbformat import NotebookNode
 
 from tools import exercises, site, wheel
+from tools.pins import pinned
 
 ROOT = site.ROOT
 OUT = site.BOOK / "_build" / "publish"
-GRADER = re.compile(r"^otter-grader==.*$", re.MULTILINE)  # its pin in requirements.txt
 
 INSTALL = """\
 # This notebook's package, from the book's own site (nothing to do where it is installed already).
@@ -86,9 +86,7 @@ def edition(notebook: NotebookNode, page: str, address: str, packages: list[str]
 
 def editions(out: Path, address: str, package: str) -> list[Path]:
     """Write the edition of each chapter in the contents and of each exercise below ``out``."""
-    grader = GRADER.search((ROOT / "requirements.txt").read_text("utf-8"))
-    if grader is None:
-        raise ValueError("requirements.txt has no line otter-grader==…")
+    (grader,) = pinned(["otter-grader"])
     toc = (site.BOOK / "_toc.yml").read_text("utf-8")
     written = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -98,7 +96,7 @@ def editions(out: Path, address: str, package: str) -> list[Path]:
             for name in re.findall(r"file: (chapters/\w+)", toc)
         ]
         sources += [
-            (path, f"exercises/{path.stem}", [package, grader[0]])
+            (path, f"exercises/{path.stem}", [package, grader])
             for path in sorted((Path(scratch) / "student").glob("*.ipynb"))
         ]
         for path, page, packages in sources:

@@ -14,9 +14,10 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -246,6 +247,21 @@ def serve(out: Path = OUT, port: int = 0) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             print("\nStopped.")
+
+
+@contextmanager
+def served(folder: Path, handler: type[QuietHandler] | None = None) -> Iterator[str]:
+    """Serve a folder on a free port of this machine for a while; give its address, no slash."""
+    make = functools.partial(handler or QuietHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), make)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,12 @@ from sphinx.util.docutils import SphinxDirective
 HEADS = ("Chapter", "Stored", "Ran for", "On", "Python", "PyTorch", "Transformers", "NumPy")
 
 
-@cache
-def _read(path: Path, changed: float) -> dict[str, Any] | None:
-    """The stamp of a notebook; ``changed``, its time of change, has a new one read anew."""
+def stamp_of(path: Path) -> dict[str, Any] | None:
+    """The stamp of a notebook, None for another page or one without a stamp."""
+    if path.suffix != ".ipynb":
+        return None
     stamp: dict[str, Any] | None = json.loads(path.read_text("utf-8"))["metadata"].get("stored")
     return stamp
-
-
-def stamp_of(path: Path) -> dict[str, Any] | None:
-    return _read(path, path.stat().st_mtime) if path.suffix == ".ipynb" else None
 
 
 def day(date: str) -> str:

@@ -6,12 +6,9 @@ a missing browser must not look like a passing site.
 
 from __future__ import annotations
 
-import functools
-import http.server
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,16 +19,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tools import chromium, site
 
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 FOLDER = "some/folder"  # the site must not assume that it lives at a server's root
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 
@@ -42,7 +29,7 @@ def browser() -> Iterator[Browser]:
     if path is None:
         pytest.fail("No Chromium: install the package `chromium`, or set CHROMIUM to its path.")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=list(chromium.FLAGS))
         yield browser
         browser.close()
 
@@ -157,11 +144,5 @@ def address(site_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     place = root / FOLDER
     place.parent.mkdir(parents=True)
     place.symlink_to(site_folder.resolve(), target_is_directory=True)
-    handler = functools.partial(site.QuietHandler, directory=str(root))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/{FOLDER}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with site.served(root) as server:
+        yield f"{server}/{FOLDER}"
