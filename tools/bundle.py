@@ -118,6 +118,17 @@ def instructions(text: str) -> list[str]:
     ]
 
 
+ALONE = ["unshare", "--net", "--map-root-user"]
+
+
+def namespaces() -> bool:
+    """Say whether this machine lets us make a world without a network."""
+    return (
+        shutil.which(ALONE[0]) is not None
+        and subprocess.run([*ALONE, "true"], capture_output=True).returncode == 0
+    )
+
+
 def check(archive: Path, chapter: str) -> None:
     """Unpack, install, run a chapter and load the site without a network.
 
@@ -129,8 +140,8 @@ def check(archive: Path, chapter: str) -> None:
         (folder,) = Path(scratch).iterdir()
         commands = instructions((folder / "README.txt").read_text("utf-8"))
         script = CHECK.replace("{commands}", "\n".join(commands))
-        alone = ["unshare", "--net", "--map-root-user", "bash", "-c", script, "check"]
-        done = subprocess.run([*alone, str(folder), chapter], capture_output=True, text=True)
+        command = [*ALONE, "bash", "-c", script, "check", str(folder), chapter]
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"the bundle doesn't work:\n{done.stdout}{done.stderr}"[-4000:])
 
@@ -145,8 +156,10 @@ def main(arguments: list[str] | None = None) -> int:
             archive = OUT / f"{folder.name}.zip"
             pack(folder, archive)
         print(f"{archive}: {archive.stat().st_size / 1e6:.0f} MB", flush=True)
-        if options.check:
-            check(archive, "04_blocking")
+        if options.check and not namespaces():
+            print("Not tried: this machine has no network namespaces (unshare --net).")
+        elif options.check:
+            check(archive, "03_attention")
             print("Installed from it, ran a chapter and loaded the site, all without a network.")
     except (RuntimeError, subprocess.CalledProcessError) as problem:
         print(problem, file=sys.stderr)

@@ -73,6 +73,8 @@ def all_steps() -> list[Step]:
         )
     steps.append(Step("site", [python, "-m", "tools.site", "build", "--strict"], 15))
     steps.append(pytest_step("browser", 30, "tests/site", workers=workers))
+    # Last, because it fetches the packages' wheels once more.
+    steps.append(Step("bundle", [python, "-m", "tools.bundle", "--check"], 15))
     return steps
 
 

@@ -31,13 +31,18 @@ def environment(folder: Path, reader: str) -> Path:
     """Make an environment below ``folder`` with Colab's packages; return its interpreter."""
     subprocess.run([reader, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "--quiet", *PREINSTALLED]
-    subprocess.run(install, check=True)
+    preinstall(python)
     spec = folder / "share" / "jupyter" / "kernels" / "reader" / "kernel.json"
     spec.parent.mkdir(parents=True)
     arguments = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": arguments, "display_name": "r", "language": "python"}))
     return python
+
+
+def preinstall(python: Path) -> None:
+    """Give an environment what Colab has before a notebook starts."""
+    install = [str(python), "-m", "pip", "install", "--quiet", *PREINSTALLED]
+    subprocess.run(install, check=True)
 
 
 def run(edition: Path, python: Path, folder: Path) -> str:
