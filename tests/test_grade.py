@@ -14,7 +14,7 @@ from pathlib import Path
 import grading_samples as samples
 import psutil
 import pytest
-from grading_samples import SQUARE, answers, notebook
+from grading_samples import MEAN, SQUARE, answers, notebook
 
 pytest.importorskip("otter")
 
@@ -137,10 +137,14 @@ def cases(port: int, marked: Path, secret: list[str]) -> dict[str, Case]:
             "cell 2 ended its own process",
         ),
         "memory": Case(
-            answers("x = []\nwhile True:\n    x.append(bytearray(10**8))"),
+            # What the one cell hoards must not cost the other its memory.
+            answers(
+                "x = []\nwhile True:\n    x.append(bytearray(10**8))",
+                "room = bytearray(3 * 10**8)\n" + MEAN,
+            ),
             0,
             2.5,
-            "cell 2 raised MemoryError",
+            "cell 2 used more than 1000 MB or 64 processes",
         ),
         "memfd": Case(
             answers("import os\nos.memfd_create('x')"), 0, 2.5, "cell 2 raised PermissionError"

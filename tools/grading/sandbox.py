@@ -44,6 +44,11 @@ class Limits:
     scratch_mb: int = 64
     processes: int = 64  # threads count too
 
+    @property
+    def too_much(self) -> str:
+        """The words for a worker that was too large: the same whichever limit it met first."""
+        return f"used more than {self.memory_mb} MB or {self.processes} processes"
+
 
 def python_folders() -> list[str]:
     """Return the folders that Python and effedu are imported from: all that a worker may read."""
@@ -246,10 +251,9 @@ class Sandbox:
                 self.mark = time_used
             if time_used - self.mark > self.allowed:
                 return self.kill(f"took longer than {self.allowed:g} s")
-            memory, most = self.limits.memory_mb, self.limits.processes
-            # Forks pass both limits within one look: the same words, so that a rerun says the same.
-            if used > memory * MB or count > most + 8:  # bubblewrap's own are among them
-                return self.kill(f"used more than {memory} MB or {most} processes")
+            most = self.limits.processes + 8  # bubblewrap's own are among them
+            if used > self.limits.memory_mb * MB or count > most:
+                return self.kill(self.limits.too_much)
             if os.getppid() != self.parent:  # the command was killed: nobody waits for us
                 self.kill()
                 self.sweep()

@@ -80,6 +80,8 @@ class Session:
         self.allow(self.limits.seconds)
         try:
             self.ask({"do": "run", "source": source}, [])
+        except MemoryError:  # what it hoards stays, and would starve the cells behind it
+            self.lose(self.limits.too_much)
         except Exception as problem:
             return getattr(problem, "student_type", type(problem).__name__)
         return ""
