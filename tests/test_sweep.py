@@ -243,6 +243,29 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, monkeypatch):
     assert tool.missing(None, parts) == []
 
 
+def test_a_published_file_can_be_taken_apart_and_added_to(stored, bench, tmp_path, monkeypatch):
+    here = {**stored["machine"], "threads": 2}
+    monkeypatch.setattr(tool, "machine", lambda: here)
+    parts = tool.published(SWEEP)
+    assert tool.missing(bench, parts) == []
+    again = tool.assemble(bench, parts)
+    assert again | {"machine": stored["machine"]} == stored
+
+    monkeypatch.setattr(tool, "WRITE_LENGTHS", (512, 1024))
+    monkeypatch.setattr(tool, "LENGTHS", {"write": (512, 1024)})
+    assert {each.partition(":")[0] for each in tool.missing(bench, parts)} == {
+        "time write 1024",
+        "memory write 1024",
+        "quality write 1024",
+    }
+
+
+def test_a_file_of_another_machine_is_not_added_to(monkeypatch):
+    monkeypatch.setattr(tool, "machine", lambda: {"processor": "abacus"})
+    with pytest.raises(ValueError, match=r"output must come from this machine .*abacus"):
+        tool.published(SWEEP)
+
+
 def test_nothing_is_published_before_all_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tool, "Bench", lambda: None)
     monkeypatch.setattr(tool, "jobs", lambda bench, rounds: [("time", "time", "dense", None)])

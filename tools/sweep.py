@@ -7,6 +7,7 @@ length, on one thread.
 
     python -m tools.sweep                    every part that is missing, then the published file
     python -m tools.sweep --parts time share
+    python -m tools.sweep --add              only what the published file lacks
 
 What is done stands in ``--work``, so that a run that was stopped goes on where it was.
 """
@@ -40,12 +41,12 @@ from effedu.linears import nbytes
 from effedu.lm import LanguageModel, heldout_text, load_lm, recall_passages
 from effedu.patterns import DenseAttention
 from effedu.report import _layer_bytes, _shared_copy
-from effedu.tradeoffs import SWEEP
+from effedu.tradeoffs import SWEEP, sweep
 from tools.bench import write_json
 
 VERSION = 1
 READ_LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
-WRITE_LENGTHS = (512, 2048, 8192)
+WRITE_LENGTHS = (512, 2048, 8192, 16384)
 CALIBRATION = 4096  # first tokens of the held-out text, which no quality is measured on
 # Tokens behind them that quality is measured on, in windows side by side: most for the longest
 # context of the training, whose figures count most.
@@ -171,14 +172,14 @@ LENGTHS = {"read": READ_LENGTHS, "write": WRITE_LENGTHS}
 def measured(phase: str, length: int) -> list[Configuration]:
     """The configurations of a phase at a length.
 
-    Chunks only where there are several of them, and for the longest text, which dense attention
-    reads slowly, nothing that leaves attention as it is.
+    Chunks only where there are several of them, and the longest text, which dense attention reads
+    slowly, is read by nothing that leaves attention as it is.
     """
     return [
         each
         for each in CONFIGURATIONS[phase]
         if (each.chunk is None or each.chunk < length)
-        and (length < 16384 or each is _DENSE or "attention=" in each.call)
+        and (phase == "write" or length < 16384 or each is _DENSE or "attention=" in each.call)
     ]
 
 
@@ -424,13 +425,16 @@ def jobs(bench: Bench, rounds: int) -> Iterator[tuple[str, str, str, Callable[[]
                 yield "memory", f"memory {phase} {length}", each.label, work
     for phase, lengths in LENGTHS.items():
         quality = read_quality if phase == "read" else write_quality
-        within = [quality_length(bench, phase, length) for length in lengths]
-        beyond = [2 * trained(bench.lm)] if phase == "read" else []
-        for length in dict.fromkeys(within + beyond):
+        calls: dict[int, dict[str, None]] = {}  # by the length that quality is measured at
+        for length in lengths:
+            here = calls.setdefault(quality_length(bench, phase, length), {})
+            here.update(dict.fromkeys(each.call for each in measured(phase, length)))
+        if phase == "read":
+            attentions = [each.call for each in READ if each.call in _ATTENTIONS]
+            calls[2 * trained(bench.lm)] = dict.fromkeys(attentions)
+        for length, some in calls.items():
             reference = _Once(partial(quality, bench, length, _DENSE.call))
-            for call in dict.fromkeys(each.call for each in CONFIGURATIONS[phase]):
-                if length in beyond and call not in _ATTENTIONS:
-                    continue
+            for call in some:
                 own = partial(quality, bench, length, call) if call != _DENSE.call else reference
                 work = partial(_against, reference, own)
                 yield "quality", f"quality {phase} {length}", call, work
@@ -481,6 +485,35 @@ def begun(work: Path) -> Parts:
         parts: Parts = json.loads(work.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"work must be a file of this tool, got {work}: {error}") from None
+    return parts
+
+
+def published(path: Path) -> Parts:
+    """The parts that the published file was made of, ratios in place of bytes."""
+    found = sweep(path)
+    here = {**machine(), "threads": found["machine"]["threads"]}
+    if here != found["machine"]:
+        raise ValueError(
+            f"output must come from this machine to be added to: {path} comes from "
+            f"{found['machine']}, this one is {here}"
+        )
+    parts: Parts = {"attention": found["attention_share"], "time_by_part": found["time_by_part"]}
+    calls: dict[str, str] = {}  # by label
+    for row in found["rows"]:
+        phase, length, label = row["phase"], row["length"], row["label"]
+        call = row["call"].partition("  #")[0]
+        calls.setdefault(label.partition(", chunks")[0], call)
+        times = {name: row[name] for name in ("time", "time_spread")}
+        parts.setdefault(f"time {phase} {length}", {})[label] = times
+        parts.setdefault(f"memory {phase} {length}", {})[label] = row["memory"]
+        where = row["bits_length"] - (WRITTEN if phase == "write" else 0)
+        quality = {name: row[name] for name in ("bits", "agreement")}
+        parts.setdefault(f"quality {phase} {where}", {})[call] = quality
+    for row in found["beyond"]:
+        quality = {name: row[name] for name in ("bits", "agreement")}
+        quality["nats"] = row["nats_per_token"] * scored(row["length"])
+        parts.setdefault(f"quality read {row['length']}", {})[calls[row["label"]]] = quality
+    parts["recall"] = {calls[label]: found for label, found in found["recall"].items()}
     return parts
 
 
@@ -545,6 +578,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", default=list(KINDS), metavar="KIND", help="which")
     parser.add_argument("--only", default="", metavar="TEXT", help="parts with this in their name")
     parser.add_argument("--rounds", type=int, default=5, help="of each timing, 3 or more")
+    parser.add_argument("--add", action="store_true", help="begin with what --output holds")
     parser.add_argument("--work", type=Path, default=Path("work/sweep.json"), help="what is done")
     parser.add_argument("--output", type=Path, default=SWEEP, help="published when all is there")
     options = parser.parse_args(arguments)
@@ -560,6 +594,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     torch.set_num_threads(1)
     say = partial(print, flush=True)
+    if options.add and not options.work.exists():
+        write_json(options.work, published(options.output))
     parts = run(options.work, options.parts, options.rounds, options.only, say)
     bench = Bench()
     if left := missing(bench, parts):
