@@ -31,6 +31,7 @@ def python(*arguments: str | Path, cwd: Path) -> str:
     """Run this Python without a network's model hub; return what it prints."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     env["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    env["TMPDIR"] = str(cwd)
     done = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True, check=False
     )
@@ -48,12 +49,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exercises"
     with FileLock(folder.with_suffix(".lock")):
         if not (folder / "found.json").exists():
-            folder.mkdir(exist_ok=True)
+            (folder / "tmp").mkdir(parents=True, exist_ok=True)
             command = ["-m", "tools.exercises", "check", "--out", folder]
             done = subprocess.run(
                 [sys.executable, *command, "--json", folder / "found.json"],
                 cwd=ROOT,
-                env={**os.environ, "HF_HUB_OFFLINE": "1"},
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "TMPDIR": str(folder / "tmp")},
                 capture_output=True,
                 text=True,
                 check=False,
@@ -199,6 +200,37 @@ def test_every_public_check_says_something(out: Path, master: Path) -> None:
         assert all(node.msg is not None for node in asserts), question
 
 
+@each_master
+def test_a_notebook_that_lies_alone_has_no_dead_link(out: Path, master: Path) -> None:
+    number, name = exercise_title(out / "student" / master.name)
+    for kind in ("student", "solutions"):
+        text = "\n".join(c.source for c in nbformat.read(out / kind / master.name, 4).cells)
+        assert f"chapter {number}, {name}, of the book *Efficient Transformers, Live*" in text
+        assert re.findall(r"\]\((?!https?://)|(?:href|src)=", text) == []
+
+
+def exercise_title(path: Path) -> tuple[str, str]:
+    title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0]
+    number, name = re.fullmatch(r"# Exercise (\d\d): (.+)", title).groups()
+    return number, name
+
+
+def test_links_lead_to_the_site_where_its_address_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "# Exercise 04: Blocking\n\nGoes with [chapter 04](../chapters/04_blocking.ipynb)."
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    monkeypatch.setenv("EFFEDU_SITE_URL", "https://name.example/book")
+    exercise_notebook.with_setup(notebook, tmp_path, "04_blocking")
+    link = "[chapter 04](https://name.example/book/chapters/04_blocking.html)"
+    assert notebook.cells[0].source.endswith(f"Goes with {link}.")
+
+
+def test_checking_leaves_no_temporary_files(found: dict[str, Any], out: Path) -> None:
+    assert found
+    assert list((out / "tmp").iterdir()) == []
+
+
 def tagged(notebook: NotebookNode, tag: str) -> list[NotebookNode]:
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return [cell for cell in cells if tag in cell.metadata.get("tags", [])]
@@ -254,11 +286,14 @@ type(shell).__repr__ = lambda self: "<google.colab._shell.Shell>"
 from tools.exercise_check import run
 names = run(Path({str(out / "student" / "03_attention.ipynb")!r}), forgiving=True)
 assert names["grader"].interpreter.name == "COLAB"
-print(names["grader"].check("q1", names))
+shown, _ = shell.display_formatter.format(names["grader"].check("q1", names))
+assert list(shown) == ["text/plain"]
+print(shown["text/plain"])
 """
     printed = python("-c", code, cwd=tmp_path)
     assert "q1 results:" in printed
-    assert "should return a tensor" in printed
+    assert "should return a tensor, got <class 'NoneType'>" in printed
+    assert list(tmp_path.glob("checks-*")) == []  # they went with the process
 
 
 # --- the zip --------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from tools.grading import codec, collect, docker, exercise, pool, results, sandb
 WHO = [
     ("doejane_12_345_04_blocking.ipynb", "doejane", "12", "", "04_blocking.ipynb"),
     ("doejane_LATE_12_345_04_blocking-1.ipynb", "doejane", "12", "LATE_", "04_blocking-1.ipynb"),
+    ("anon_aB3x9_345_a.ipynb", "anon", "aB3x9", "", "a.ipynb"),
+    ("LATE_anon_12345_345_a.ipynb", "anon", "12345", "LATE_", "a.ipynb"),
     ("class/van_der_berg_12_345_a.ipynb", "van_der_berg", "12", "", "a.ipynb"),
     ("Jane Doe_12_assignsubmission_file_/a b.ipynb", "Jane Doe", "12", "", "a b.ipynb"),
     ("Jane Doe_12_assignsubmission_file/a.ipynb", "Jane Doe", "12", "", "a.ipynb"),
@@ -61,7 +64,28 @@ def test_a_student_with_several_files_gets_one_row(tmp_path: Path) -> None:
         ("roe", "essay.docx", "no notebook: essay.docx"),
     ]
     assert found[1].data == good + b" "
-    assert found[1].folder == folder.name
+    assert found[1].page == f"{folder.name}/feedback.html"
+
+
+def test_cloned_repositories_get_a_row_each(tmp_path: Path) -> None:
+    good = samples.answers()
+    for name in ("ada", "bob"):
+        for file in ("04_blocking.ipynb", "scratch.ipynb", "README.md"):
+            path = tmp_path / "clones" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(good)
+        copies = path.parent / ".ipynb_checkpoints"
+        copies.mkdir()
+        (copies / "04_blocking-checkpoint.ipynb").write_bytes(b"old")
+    (tmp_path / "clones" / "eve.ipynb").write_bytes(good)  # not named as handed out: by its name
+    (tmp_path / "clones" / "zoe.ipynb").write_bytes(good)
+    found = [(s.student, s.file, s.data) for s in collect.collect(tmp_path, "04_blocking")]
+    assert found == [
+        ("clones/ada", "04_blocking.ipynb", good),
+        ("clones/bob", "04_blocking.ipynb", good),
+        ("clones/eve", "eve.ipynb", good),
+        ("clones/zoe", "zoe.ipynb", good),
+    ]
 
 
 def test_links_and_lying_zips_are_not_followed(tmp_path: Path) -> None:
@@ -315,14 +339,35 @@ def test_feedback_escapes_every_word(tmp_path: Path) -> None:
         ({}, "Jane_7.html"),
         ({"student": "../../x"}, "x_7.html"),
         ({"student": "."}, "student_7.html"),
-        ({"folder": "Jane Doe_7_assignsubmission_file_"},
-         "Jane Doe_7_assignsubmission_file_/feedback.html"),
-        ({"folder": ".."}, "Jane_7.html"),
-        ({"folder": "a\n_7_assignsubmission_file_"}, "Jane_7.html"),
+        ({"page": "Jane Doe_7_assignsubmission_file/feedback.html"},
+         "Jane Doe_7_assignsubmission_file/feedback.html"),
+        ({"page": "Zoë O'Neil_7_assignsubmission_file_feedback.html"},
+         "Zoë O'Neil_7_assignsubmission_file_feedback.html"),
+        ({"page": "../feedback.html"}, "Jane_7.html"),
+        ({"page": "a/b/feedback.html"}, "Jane_7.html"),
+        ({"page": "a\n_7_assignsubmission_file/feedback.html"}, "Jane_7.html"),
+        ({"page": "a\u202e_7_assignsubmission_file_feedback.html"}, "Jane_7.html"),
+        ({"page": "a" * 300 + "_7_assignsubmission_file_feedback.html"}, "Jane_7.html"),
     ],
 )  # fmt: skip
 def test_feedback_stays_in_its_folder(fields: dict[str, str], path: str) -> None:
     assert results.feedback_path(submission(**fields)) == Path(path)
+
+
+@pytest.mark.parametrize(
+    "handed_out",
+    [
+        "Jane Doe_7_assignsubmission_file/a.ipynb",
+        "Jane Doe_7_assignsubmission_file_/a.ipynb",  # before Moodle 4.1
+        "Jane Doe_7_assignsubmission_file_a.ipynb",  # without folders
+    ],
+)
+def test_moodle_knows_whose_page_it_is(handed_out: str) -> None:
+    """Its rule for what is uploaded: a part of the path is name_number_assignsubmission_file."""
+    page = results.feedback_path(submission(page=collect.identify(handed_out)["page"]))
+    name, number, *plugin = page.parts[0].removesuffix("_feedback.html").rstrip("_").split("_")
+    assert (name, number, plugin) == ("Jane Doe", "7", ["assignsubmission", "file"])
+    assert page.suffix == ".html"
 
 
 def zipped(path: Path, files: dict[str, str]) -> Path:
@@ -421,7 +466,10 @@ def test_docker_points_come_from_otters_table(
         seen.append(sorted(path.name for path in Path(command[-1]).iterdir()))
         out = Path(command[command.index("--output-dir") + 1])
         (out / "final_grades.csv").write_text(
-            "file,q1,q2\npoints-per-question,3,2.5\nsomewhere/s00000.ipynb,3,0.5\n"
+            "file,q1,q2,grading_status\n"
+            "points-per-question,3,2.5,--\n"
+            "s00000.ipynb,3,0.5,Completed\n"
+            "s00003.ipynb,0,0,Executing 's00003.ipynb' in docker container timed out\n"
         )
 
     monkeypatch.setattr(docker, "run_otter", run_otter)
@@ -431,15 +479,39 @@ def test_docker_points_come_from_otters_table(
         submission(student="../a", data=b"{}"),
         submission(data=b"{}"),
         submission(problem="no notebook: x"),
+        submission(data=b"{}"),
     ]
     found = docker.grade_all(class_of, chosen, sandbox.Limits(), 2, lambda: None)
-    assert seen == [["s00000.ipynb", "s00001.ipynb"]]
-    assert [results.totals(each) for each in found] == [(3.5, 5.5), (0, 5.5), (0, 5.5)]
+    assert seen == [["s00000.ipynb", "s00001.ipynb", "s00003.ipynb"]]
+    assert [results.totals(each)[0] for each in found] == [3.5, 0, 0, 0]
     assert [results.status(each) for each in found] == [
         "graded: in Docker, by otter grade",
         "not graded: otter grade gave no result",
         "not graded: no notebook: x",
+        "not graded: otter grade: Executing 's00003.ipynb' in docker container timed out",
     ]
+
+
+@pytest.mark.filterwarnings("ignore:Traits should be given:DeprecationWarning")  # otter's widgets
+def test_docker_gets_options_that_otter_has(tmp_path: Path) -> None:
+    """Otter's own parser reads the command line, and what it reads is what was meant."""
+    from otter.cli import grade_cli
+
+    chosen = exercise.load(samples.autograder(tmp_path / "99_Sample.zip", samples.TESTS))
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    limits = sandbox.Limits(total_seconds=77)
+    line = docker.command(chosen, limits, 3, folder, tmp_path)
+    assert line[1:4] == ["-m", "otter", "grade"]
+    read = grade_cli.make_context("grade", line[4:]).params
+    wanted = {"name": "99_sample", "autograder": str(chosen.zip_path), "containers": 3}
+    wanted |= {"output_dir": str(tmp_path), "timeout": 77, "no_network": True, "ext": "ipynb"}
+    assert read.items() >= {**wanted, "paths": (str(folder),)}.items()
+
+
+def test_docker_that_fails_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="otter grade ended with status 3; it says why above"):
+        docker.run_otter([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 def test_docker_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

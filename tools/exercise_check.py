@@ -158,14 +158,16 @@ def first_loss(path: Path, names: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Work in a new folder: otter's notebook writes its log where one stands."""
-    before = Path.cwd()
+    """Work in a new folder, for temporary files too: otter writes its log where one stands."""
+    before = Path.cwd(), tempfile.tempdir
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        tempfile.tempdir = folder
         try:
             yield Path(folder)
         finally:
-            os.chdir(before)
+            os.chdir(before[0])
+            tempfile.tempdir = before[1]
 
 
 def report(found: list[Found], path: Path | None = None) -> int:

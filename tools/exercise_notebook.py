@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -33,17 +34,24 @@ def set_up_checks():
                 "says how to install it."
             )
     import otter
+    from IPython import get_ipython
 
-    folder = Path(tempfile.mkdtemp(prefix="checks-"))
+    if shell := get_ipython():  # otter's HTML would swallow a <class …>: show its text
+        as_html = shell.display_formatter.formatters["text/html"].for_type_by_name
+        as_html("otter.test_files.exception_test", "ExceptionTestFile", lambda _: None)
+    folder = tempfile.TemporaryDirectory(prefix="checks-")
     for question, source in CHECKS.items():
-        (folder / f"{{question}}.py").write_text(source, encoding="utf-8")
-    return otter.Notebook(tests_dir=str(folder))
+        Path(folder.name, f"{{question}}.py").write_text(source, encoding="utf-8")
+    set_up_checks.folder = folder  # kept until the kernel ends, and removed then
+    return otter.Notebook(tests_dir=folder.name)
 
 
 CHECKS = {{
 {checks}
 }}
 grader = set_up_checks()'''
+
+CHAPTER = re.compile(r"\[chapter (\d\d)\]\(\.\./chapters/(\w+)\.ipynb\)")
 
 HAND_IN = """## Hand in
 
@@ -77,8 +85,26 @@ def with_hint(source: str) -> str:
     return f'""" # BEGIN TEST CONFIG\n{yaml.safe_dump(config)}""" # END TEST CONFIG\n{rest}'
 
 
+def with_chapter(text: str, title: str, site: str = "") -> str:
+    """Say where the chapter is, in a notebook that lies alone in some folder.
+
+    The link of a master leads nowhere from there. With the site's address it leads to the site;
+    without one, words take its place.
+
+    >>> link = "[chapter 04](../chapters/04_blocking.ipynb)"
+    >>> with_chapter(link, "Exercise 04: Blocking")
+    'chapter 04, Blocking, of the book *Efficient Transformers, Live*'
+    >>> with_chapter(link, "Exercise 04: Blocking", "https://name.example/book/")
+    '[chapter 04](https://name.example/book/chapters/04_blocking.html)'
+    """
+    name = title.partition(": ")[2]
+    words = rf"chapter \1, {name}, of the book *Efficient Transformers, Live*"
+    link = rf"[chapter \1]({site.rstrip('/')}/chapters/\2.html)"
+    return CHAPTER.sub(link if site else words, text)
+
+
 def with_setup(notebook: NotebookNode, tests: Path, name: str) -> None:
-    """Put the public checks and the last cells in, and make ids and metadata repeatable."""
+    """Put the public checks and the last cells in, and make links, ids and metadata repeatable."""
     lines = []
     for path in sorted(tests.glob("*.py")):
         lines.append(f"{path.stem!r}: {quoted(tidy(path.read_text('utf-8')))},")
@@ -89,7 +115,11 @@ def with_setup(notebook: NotebookNode, tests: Path, name: str) -> None:
     notebook.cells.insert(1, cell)
     notebook.cells.append(nbformat.v4.new_markdown_cell(HAND_IN))
     notebook.cells.append(nbformat.v4.new_code_cell("grader.check_all()"))
+    title, _ = read_headings(notebook, name)
+    site = os.environ.get("EFFEDU_SITE_URL", "")
     for number, each in enumerate(notebook.cells):
+        if each.cell_type == "markdown":
+            each.source = with_chapter(each.source, title, site)
         each["id"] = hashlib.sha256(f"{name} {number}".encode()).hexdigest()[:8]
         each.source = each.source.strip()
     notebook.metadata = nbformat.from_dict(

@@ -1,8 +1,10 @@
 """Find the submissions in what an LMS hands out, whatever their names try.
 
 Canvas: one folder or zip of ``doejane_LATE_1234_5678_04_blocking.ipynb`` (name, perhaps LATE, the
-numbers of user and submission, the file's own name). Moodle: a folder a student,
-``Jane Doe_1234_assignsubmission_file_``, or the same as the beginning of a file's name. Other
+numbers of user and file, the file's own name), or ``LATE_anon_aB3x9_5678_04_blocking.ipynb`` where
+grading is anonymous. Moodle: a folder a student, ``Jane Doe_1234_assignsubmission_file`` (before
+Moodle 4.1 with ``_`` at its end), or the same as the beginning of a file's name. Cloned
+repositories: a folder a student, with the notebook under the name that was handed out. Other
 notebooks count by their file name. Nothing is ever written to a path that a submission names.
 """
 
@@ -20,12 +22,14 @@ from pathlib import Path, PurePosixPath
 
 LARGEST = 20 << 20  # bytes of one submitted notebook
 MOST_FILES = 20_000
+COPIES = {"__MACOSX", ".ipynb_checkpoints"}  # folders of what macOS and Jupyter keep aside
 NUMBERED = re.compile(r"-(\d+)$")  # Canvas: file-1.ipynb is a second try
-CANVAS = re.compile(
-    r"(?P<name>.+?)_(?P<late>LATE_)?(?P<user>\d+)_(?P<number>\d+)_(?P<file>.+)", re.DOTALL
+ANONYMOUS = re.compile(
+    r"(?P<late>LATE_)?(?P<name>anon)_(?P<user>[0-9A-Za-z]{5})_\d+_(?P<file>.+)", re.DOTALL
 )
+CANVAS = re.compile(r"(?P<name>.+?)_(?P<late>LATE_)?(?P<user>\d+)_\d+_(?P<file>.+)", re.DOTALL)
 MOODLE = re.compile(
-    r"(?P<name>.+)_(?P<user>\d+)_assignsubmission_[a-z]+(_(?P<file>.*))?", re.DOTALL
+    r"(?P<head>(?P<name>.+)_(?P<user>\d+)_assignsubmission_[a-z]+)(_(?P<file>.*))?", re.DOTALL
 )
 
 
@@ -39,7 +43,7 @@ class Submission:
     file: str
     data: bytes = b""
     problem: str = ""
-    folder: str = ""  # Moodle: the name of the student's folder, for the way back
+    page: str = ""  # the path under which Moodle takes a page of feedback back
 
     @property
     def digest(self) -> str:
@@ -110,41 +114,39 @@ def entries(path: Path) -> Iterator[Entry]:
 
 
 def identify(path: str) -> dict[str, str]:
-    """Return who handed in the file: student, user, late, file and (Moodle) folder.
+    """Return who handed in the file: student, user, late, file and (Moodle) feedback's path.
 
     >>> identify("doejane_LATE_12_345_04_blocking-1.ipynb")["student"]
     'doejane'
-    >>> identify("Jane Doe_12_assignsubmission_file_/a.ipynb")["user"]
-    '12'
+    >>> identify("Jane Doe_12_assignsubmission_file/a.ipynb")["page"]
+    'Jane Doe_12_assignsubmission_file/feedback.html'
     """
     parts = PurePosixPath(path.replace("\\", "/")).parts
     for number, part in enumerate(parts):
         if found := MOODLE.fullmatch(part):
             is_folder = number + 1 < len(parts)
-            file = parts[-1] if is_folder else found["file"] or part
-            folder = part if is_folder else ""
             return {
                 "student": found["name"],
                 "user": found["user"],
                 "late": "",
-                "file": file,
-                "folder": folder,
+                "file": parts[-1] if is_folder else found["file"] or part,
+                "page": f"{part}/feedback.html" if is_folder else f"{found['head']}_feedback.html",
             }
     name = parts[-1] if parts else path
-    if found := CANVAS.fullmatch(name):
+    if found := ANONYMOUS.fullmatch(name) or CANVAS.fullmatch(name):
         return {
             "student": found["name"],
             "user": found["user"],
             "late": found["late"] or "",
             "file": found["file"],
-            "folder": "",
+            "page": "",
         }
     return {
         "student": str(PurePosixPath(*parts).with_suffix("")) if parts else path,
         "user": "",
         "late": "",
         "file": name,
-        "folder": "",
+        "page": "",
     }
 
 
@@ -162,18 +164,31 @@ def collect(path: Path, exercise: str) -> list[Submission]:
         raise ValueError(f"{path}: there is no such folder or zip")
     if not path.is_dir() and not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is neither a folder nor a zip")
-    students: dict[tuple[str, str], list[tuple[dict[str, str], Entry]]] = {}
+    found: list[tuple[dict[str, str], Entry]] = []
     for number, entry in enumerate(entries(path)):
         if number >= MOST_FILES:
             raise ValueError(f"{path} holds more than {MOST_FILES} files")
         who = identify(entry.path)
         known = who["user"] or entry.path.lower().endswith(".ipynb")
-        if known and not who["file"].startswith(".") and "__MACOSX/" not in entry.path:
-            students.setdefault((who["student"], who["user"]), []).append((who, entry))
-    if not students:
+        copies = COPIES.intersection(entry.path.split("/"))
+        if known and not copies and not who["file"].startswith("."):
+            found.append((who, entry))
+    if not found:
         raise ValueError(f"no submissions in {path}: expected notebooks (.ipynb)")
+    students: dict[tuple[str, str], list[tuple[dict[str, str], Entry]]] = {}
+    homes = {folder(entry) for who, entry in found if who["file"] == f"{exercise}.ipynb"}
+    for who, entry in found:
+        home = folder(entry)
+        if home and home in homes and not who["user"]:  # a folder a student
+            who["student"] = home
+        students.setdefault((who["student"], who["user"]), []).append((who, entry))
     chosen = [choose(files, exercise) for files in students.values()]
     return sorted(chosen, key=lambda submission: submission.order)
+
+
+def folder(entry: Entry) -> str:
+    """Return the folder that a file lies in; empty at the top."""
+    return entry.path.replace("\\", "/").rpartition("/")[0]
 
 
 def choose(files: list[tuple[dict[str, str], Entry]], exercise: str) -> Submission:
@@ -196,5 +211,5 @@ def choose(files: list[tuple[dict[str, str], Entry]], exercise: str) -> Submissi
         file=plain(who["file"]),
         data=data,
         problem=problem,
-        folder=who["folder"],
+        page=who["page"],
     )

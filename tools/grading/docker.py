@@ -34,9 +34,24 @@ def check() -> None:
         raise ValueError(f"--docker: Docker is installed but does not run: {words}")
 
 
-def run_otter(command: list[str]) -> None:
-    """Run ``otter grade``, whose own progress goes to the terminal."""
-    subprocess.run(command, check=True, stdout=sys.stderr)
+def command(
+    exercise: Exercise, limits: Limits, jobs: int, submissions: Path, out: Path
+) -> list[str]:
+    """Return the command line of ``otter grade``; final_grades.csv comes to lie in ``out``."""
+    line = [sys.executable, "-m", "otter", "grade", "--name", exercise.name.lower()]
+    line += ["--autograder", str(exercise.zip_path), "--output-dir", str(out)]
+    line += ["--containers", str(jobs), "--timeout", str(limits.total_seconds)]
+    return [*line, "--no-network", str(submissions)]
+
+
+def run_otter(line: list[str]) -> None:
+    """Run ``otter grade``, whose own progress goes to the terminal.
+
+    Raises ``ValueError`` when it fails, for instance because the image can't be built.
+    """
+    status = subprocess.run(line, stdout=sys.stderr).returncode
+    if status:
+        raise ValueError(f"--docker: otter grade ended with status {status}; it says why above")
 
 
 def grade_all(
@@ -54,12 +69,8 @@ def grade_all(
         for number, submission in enumerate(submissions):  # names of our own, not the students'
             if not submission.problem:
                 (folder / f"s{number:05}.ipynb").write_bytes(submission.data)
-        command = [sys.executable, "-m", "otter", "grade", "--name", exercise.name.lower()]
-        command += ["--autograder", str(exercise.zip_path), "--output-dir", str(out)]
-        command += ["--containers", str(jobs), "--timeout", str(limits.total_seconds)]
-        command += ["--no-network", str(folder)]
         if any(folder.iterdir()):
-            run_otter(command)
+            run_otter(command(exercise, limits, jobs, folder, out))
         rows = read(out / "final_grades.csv")
     possible = points(exercise)
     results = []
@@ -82,7 +93,10 @@ def read(path: Path) -> dict[str, dict[str, str]]:
 
 
 def from_row(row: dict[str, str], possible: dict[str, float]) -> Result:
-    """Return a result with the points of each question."""
+    """Return a result with the points of each question, or why otter has none."""
+    told = row.get("grading_status", "Completed")
+    if told != "Completed":
+        return nothing(possible, f"otter grade: {plain(told)}")
     result = nothing(possible, "in Docker, by otter grade")
     result["graded"] = True
     for name, question in result["questions"].items():

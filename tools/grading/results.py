@@ -15,7 +15,7 @@ from typing import Any
 from tools.grading.collect import Submission, plain
 from tools.grading.exercise import Exercise
 
-SAFE_FOLDER = re.compile(r"[^\x00-\x1f/\\:*?\"<>|.][^\x00-\x1f/\\:*?\"<>|]*")
+SAFE_PATH = re.compile(r"[^/\\:*?\"<>|.][^/\\:*?\"<>|]*(/feedback\.html)?")
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -119,12 +119,13 @@ def page(submission: Submission, result: dict[str, Any], exercise: Exercise) -> 
 def feedback_path(submission: Submission) -> Path:
     """Return where a student's page goes, below the feedback folder, safe and one of its own.
 
-    Moodle takes the pages back when they stand in the folders that it handed out.
+    Moodle takes the pages back when they are named as it names submissions, in folders or not.
     """
-    if SAFE_FOLDER.fullmatch(submission.folder) and len(submission.folder) < 150:
-        return Path(submission.folder, "feedback.html")
+    given = submission.page
+    if SAFE_PATH.fullmatch(given) and plain(given) == given and len(given.encode()) < 200:
+        return Path(given)
     stem = re.sub(r"[^A-Za-z0-9]+", "-", submission.student).strip("-")[:60] or "student"
-    who = f"{submission.student}\0{submission.user}\0{submission.file}\0{submission.folder}"
+    who = f"{submission.student}\0{submission.user}\0{submission.file}\0{submission.page}"
     mark = submission.user or hashlib.sha256(who.encode()).hexdigest()[:8]
     return Path(f"{stem}_{mark}.html")
 
