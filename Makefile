@@ -22,7 +22,7 @@ SOURCES := $(shell find book effedu tools -type f -not -path '*/_build/*' \
 SITE := book/_build/html/.built
 
 .DEFAULT_GOAL := help
-.PHONY: help book site test lab notebooks bench sweeps train screenshot exercises class bundle \
+.PHONY: help book site test lab notebooks bench sweeps speech train screenshot exercises class bundle \
 	publish colab lighthouse wheel setup clean clean-all
 
 help: ## this list
@@ -53,10 +53,14 @@ bench: setup ## measure speed and memory on this machine (about 20 minutes; resu
 	@$(PY) -m tools.bench
 	@$(PY) -m tools.bench_linear
 
-sweeps: setup ## measure chapters 08, 09 and 10's models again (an hour; resumes where it stopped)
+sweeps: setup ## measure chapters 08, 09, 10 and 12's models again (an hour and more; resumes where it stopped)
 	@$(PY) -m tools.compression_sweep
 	@$(PY) -m tools.train_positions
 	@$(PY) -m tools.sweep
+	@$(PY) -m tools.sweep_applications
+
+speech: setup ## speak, train and store chapter 12's recognizers again (half an hour; resumes)
+	@$(PY) -m tools.train_speech
 
 train: setup ## train the embedded language model again (hours; resumes where it stopped)
 	@$(PY) -m tools.train_lm

@@ -44,7 +44,6 @@ PARTS = (
 MODULES = {
     "background": "cost",
     "transformer": "lm",
-    "applications": "patch",
     "project": "patch",
     "outlook": "claims",
 }

@@ -6,7 +6,8 @@ tile by tile, ``HardwareCalculator`` which model fits on which device, ``Quantiz
 do to weights, ``LowRankExplorer`` what two thin matrices keep of one, ``PositionExplorer`` how
 near two positions look to a model, ``CostExplorer`` which part of a model costs what as the text
 grows, ``TransformerWalk`` what one token meets on its way through the model, ``ParetoExplorer``
-what each way of running a model costs and loses.
+what each way of running a model costs and loses, ``StreamingListener`` what a recognizer of
+speech has written while the sound still runs.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from effedu.widgets.pruning_explorer import PruningExplorer
     from effedu.widgets.quantizer import Quantizer
     from effedu.widgets.speedup_explorer import SpeedupExplorer
+    from effedu.widgets.streaming_listener import StreamingListener
     from effedu.widgets.tiling_stepper import TilingStepper
     from effedu.widgets.transformer_walk import TransformerWalk
 
@@ -41,6 +43,7 @@ __all__ = [
     "PruningExplorer",
     "Quantizer",
     "SpeedupExplorer",
+    "StreamingListener",
     "TilingStepper",
     "TransformerWalk",
     "Widget",
@@ -58,6 +61,7 @@ _MODULES = {
     "PruningExplorer": "pruning_explorer",
     "Quantizer": "quantizer",
     "SpeedupExplorer": "speedup_explorer",
+    "StreamingListener": "streaming_listener",
     "TilingStepper": "tiling_stepper",
     "TransformerWalk": "transformer_walk",
 }
