@@ -321,19 +321,22 @@ class _OwnCache:
             raise _unsupported(model, "layers that cache something else than all keys and values")
         self.policy, self.count = policy, len(layers)
         self.signature = inspect.signature(model.forward)
+        # transformers 5.24 began to call it cache, and takes the old name too until 5.40.
+        self.name = "cache" if "cache" in self.signature.parameters else "past_key_values"
         self.layers: list[Any] = []  # of the cache of this pass
 
     def start(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Before a pass: make sure that its cache, if it has one, is of this kind."""
+        kwargs = {self.name if key == "past_key_values" else key: kwargs[key] for key in kwargs}
         call = self.signature.bind_partial(*args, **kwargs)
-        cache, wanted = (call.arguments.get(n) for n in ("past_key_values", "use_cache"))
+        cache, wanted = (call.arguments.get(n) for n in (self.name, "use_cache"))
         config = cast(PreTrainedModel, module).config
         if cache is None and (getattr(config, "use_cache", False) if wanted is None else wanted):
             cache = DynamicCache()
             self._fill(cache)
-            call.arguments["past_key_values"] = cache
+            call.arguments[self.name] = cache
         elif cache is not None:
             self._take_over(cache)
         self.layers = [] if cache is None else cache.layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -337,3 +338,30 @@ def test_models_that_cache_something_else_are_refused() -> None:
 def test_policies_check_their_arguments(make: Callable[[], Eviction], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_forward_pass_whose_argument_is_called_cache(
+    models: dict[str, PreTrainedModel],
+) -> None:
+    """As transformers names it since 5.24; callers may use the old name still."""
+    model, tokens = models["gpt_neox"], some_tokens(1, 30)
+    old = type(model).forward
+
+    class Renamed(type(model)):  # type: ignore[misc]
+        def forward(self, input_ids: Any = None, cache: Any = None, **kwargs: Any) -> Any:
+            return old(self, input_ids, past_key_values=cache, **kwargs)
+
+    renamed = copy.deepcopy(model)
+    renamed.__class__ = Renamed
+    found = []
+    for each, name in (
+        (model, "past_key_values"),
+        (renamed, "past_key_values"),
+        (renamed, "cache"),
+    ):
+        with patched(each, cache=streaming(8)), torch.no_grad():
+            cache = each(tokens[:, :20], use_cache=True).past_key_values
+            found.append(each(tokens[:, 20:], use_cache=True, **{name: cache}).logits)
+        assert cache.layers[0].policy == streaming(8)
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[0])
