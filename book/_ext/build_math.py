@@ -7,6 +7,7 @@ warning, so a strict build stops at it instead of showing red text to a reader.
 
 from __future__ import annotations
 
+import atexit
 import html
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 @lru_cache(maxsize=1)
 def _engine() -> MiniRacer:
     engine = MiniRacer()
+    atexit.register(engine.close)  # later, while Python 3.13 tears itself down, it would hang
     engine.eval((KATEX / "katex.min.js").read_text(encoding="utf-8"))
     return engine
 
