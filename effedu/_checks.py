@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,16 @@ def check_int(name: str, value: object, minimum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}")
     return value
+
+
+def check_file(path: Path, expected: str) -> None:
+    """Raise ``OSError`` unless the file has this SHA-256."""
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != expected:
+        raise OSError(
+            f"{path} is damaged: its SHA-256 is {found}, not {expected}; "
+            "copy the file again, or install effedu again"
+        )
 
 
 def check_attention_inputs(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -6,7 +6,6 @@ https://arxiv.org/abs/2204.06745) small enough to live in the wheel. It opens wi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -41,7 +40,7 @@ from transformers import (
 )
 
 import effedu.linears  # noqa: F401  so that converted models can be loaded
-from effedu._checks import check_int
+from effedu._checks import check_file, check_int
 
 EMBEDDED = Path(__file__).parent / "data" / "lm"
 _ALTERNATIVES = (
@@ -667,12 +666,7 @@ def _load_folder(
     try:
         checksums = json.loads((folder / "sha256.json").read_text())
         for file, expected in checksums.items():
-            found = hashlib.sha256((folder / file).read_bytes()).hexdigest()
-            if found != expected:
-                raise OSError(
-                    f"{folder / file} is damaged: its SHA-256 is {found}, not {expected}; "
-                    "copy the file again, or install effedu again"
-                )
+            check_file(folder / file, expected)
         config = GPTNeoXConfig.from_dict(json.loads((folder / "config.json").read_text()))
         weights = load_file(folder / "model.safetensors")
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))

@@ -7,7 +7,6 @@ et al. (2020), https://arxiv.org/abs/2012.05481.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from effedu._checks import check_int
+from effedu._checks import check_file, check_int
 from effedu.attention import attention
 from effedu.positional import rotary
 
@@ -264,9 +263,7 @@ def load_speech(name: str = "dynamic") -> SpeechEncoder:
     file = f"{name}.safetensors"
     if file not in checksums or name == "recordings":
         raise ValueError(f"name must be 'full' or 'dynamic', got {name!r}")
-    found = hashlib.sha256((SPEECH / file).read_bytes()).hexdigest()
-    if found != checksums[file]:
-        raise OSError(f"{SPEECH / file} is damaged: its SHA-256 is {found}, not {checksums[file]}")
+    check_file(SPEECH / file, checksums[file])
     model = SpeechEncoder()
     model.load_state_dict({k: t.float() for k, t in load_file(SPEECH / file).items()})
     return model.eval()

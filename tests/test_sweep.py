@@ -192,7 +192,7 @@ def test_the_bound_is_a_model_whose_tokens_see_nothing(bench):
     model, row = bench.lm.model, bench.ids[None, :64]
     other = row.clone()
     other[0, :32] = 5
-    with torch.no_grad(), patched(model, tool._NoAttention()) as without:
+    with torch.no_grad(), patched(model, tool.NoAttention()) as without:
         assert torch.equal(without(row).logits[:, 32:], without(other).logits[:, 32:])
     assert 0 < tool.attention_share(bench, 1024, rounds=3) < 1
 

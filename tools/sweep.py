@@ -312,7 +312,7 @@ def part_times(bench: Bench, length: int, each: Configuration, passes: int = 4) 
     return {name: _digits(time / sum(spent.values())) for name, time in spent.items()}
 
 
-class _NoAttention(DenseAttention):
+class NoAttention(DenseAttention):
     """Hands every token its own value: what a model costs without attention."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -323,7 +323,7 @@ def attention_share(bench: Bench, length: int, rounds: int) -> float:
     """The share of dense attention in the time of reading: what is saved by leaving it out."""
     row = bench.ids[None, :length]
     own = _shared_copy(bench.lm.model)
-    with torch.no_grad(), patch.patched(own, _NoAttention()) as without:
+    with torch.no_grad(), patch.patched(own, NoAttention()) as without:
         calls: dict[str, Callable[[], object]] = {
             "dense": partial(read, bench.lm.model, row),
             "without": partial(read, without, row),

@@ -26,11 +26,20 @@ from effedu.bench import Comparison, machine
 from effedu.blocking import block_attention
 from effedu.linears import int8
 from effedu.patch import patched
-from effedu.patterns import DenseAttention, block
+from effedu.patterns import block
 from effedu.quantized_linear import Int8Linear
-from effedu.speech import Attend, SpeechEncoder, SpeechStream, best_symbols, full, log_mel
+from effedu.speech import (
+    SAMPLE_RATE,
+    SUBSAMPLING,
+    Attend,
+    SpeechEncoder,
+    SpeechStream,
+    best_symbols,
+    full,
+    log_mel,
+)
 from tools.bench import write_json
-from tools.sweep import processor_times
+from tools.sweep import NoAttention, processor_times
 from tools.train_speech import WORK, held_out, load_trained
 
 OUT = Path(__file__).parents[1] / "effedu" / "data" / "applications.json"
@@ -134,13 +143,13 @@ def speech_times(count: int) -> dict[str, Any]:
     }
     calls["spectrogram"] = partial(log_mel, sound)
     calls["no attention"] = partial(model, features, lambda query, key, value: value)
-    return {"seconds": round(len(sound) / 8000, 2)} | ratios(calls, "full")
+    return {"seconds": round(len(sound) / SAMPLE_RATE, 2)} | ratios(calls, "full")
 
 
 def stream(model: SpeechEncoder, features: Tensor, chunk: int, back: int) -> None:
     stream = SpeechStream(model, chunk=chunk, back=back)
-    for piece in features.split(4 * chunk, dim=1):
-        if piece.shape[1] >= 4:
+    for piece in features.split(SUBSAMPLING * chunk, dim=1):
+        if piece.shape[1] >= SUBSAMPLING:
             stream.accept(piece)
 
 
@@ -159,13 +168,6 @@ def ratios(calls: dict[str, Callable[[], object]], baseline: str) -> dict[str, A
 
 
 # --- Recommendation -------------------------------------------------------------------------------
-
-
-class NoAttention(DenseAttention):
-    """Hands every action its own value: what a model costs without attention."""
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return value[:, :, -query.shape[2] :]
 
 
 CATALOGUES, HISTORIES, USERS = (3_000, 100_000), (50, 200, 1_000, 8_000), (1, 64)

@@ -31,6 +31,7 @@ from effedu.speech import (
     FRAME_SECONDS,
     SAMPLE_RATE,
     SPEECH,
+    SUBSAMPLING,
     Attend,
     SpeechEncoder,
     from_mu_law,
@@ -119,7 +120,7 @@ def seeing(frames: Tensor, mask: Tensor | None) -> Attend:
 
 def loss_of(model: SpeechEncoder, batch: Batch, mask: Tensor | None) -> Tensor:
     longest = int(batch.frames.max())
-    features = batch.features[:, : 4 * longest]
+    features = batch.features[:, : SUBSAMPLING * longest]
     scores = model(features, seeing(batch.frames, mask)).log_softmax(-1)
     return F.ctc_loss(
         scores.transpose(0, 1), batch.targets, batch.frames, batch.lengths, zero_infinity=True
@@ -230,9 +231,9 @@ def export(work: Path, out: Path = SPEECH) -> None:
         weights = load_trained(kind, work).half().state_dict()
         save_file(weights, out / f"{kind}.safetensors")
     waves, texts = {}, {}
-    voices = list(held_out(work).items())
+    voices = list(held_out(work).values())
     every = max(1, len(voices) // SHIPPED_VOICES)
-    for number, (_, rows) in enumerate(voices[::every]):
+    for number, rows in enumerate(voices[::every]):
         for place, (sound, digits) in enumerate(rows[:SHIPPED_RECORDINGS]):
             name = f"{number}{place}"
             waves[name] = to_mu_law(sound)

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 from playwright.sync_api import expect
-from widget_page import slider, wait_for_views, widget_page, words_outside
+from widget_page import covered_words, slider, wait_for_views, widget_page, words_outside
 
 from effedu import tradeoffs
 from effedu.widgets import ParetoExplorer
@@ -422,21 +422,6 @@ def test_markup_stays_text(open_page):
     assert page.locator(".fxe-call code").inner_text() == evil
 
 
-def covered_words(page):
-    """Pairs of words of the picture that cover each other."""
-    return page.locator(".fxe-svg").evaluate(
-        """(svg) => {
-             const texts = [...svg.querySelectorAll("text")];
-             const boxes = texts.map((text) => text.getBoundingClientRect());
-             return texts.flatMap((text, i) => texts.slice(0, i).filter((_, j) => {
-               const [a, b] = [boxes[i], boxes[j]];
-               return a.left < b.right - 1 && b.left < a.right - 1
-                 && a.top + 2 < b.bottom - 2 && b.top + 2 < a.bottom - 2;
-             }).map((other) => `${text.textContent} / ${other.textContent}`));
-           }"""
-    )
-
-
 @pytest.mark.parametrize("width", [320, 700])
 def test_words_cover_nothing_on_random_measurements(open_page, width):
     draw = random.Random(width)
@@ -451,7 +436,7 @@ def test_words_cover_nothing_on_random_measurements(open_page, width):
                 view.get_by_role("radio", name=quality).check(force=True)
                 view.get_by_role("radio", name=cost).check(force=True)
                 page.wait_for_timeout(60)
-                assert covered_words(view) == []
+                assert covered_words(view.locator(".fxe-svg")) == []
                 assert words_outside(view.locator(".fxe-svg")) == []
                 text = view.locator(".fxe-svg").evaluate("(el) => el.outerHTML")
                 assert "NaN" not in text
@@ -470,7 +455,7 @@ def test_accessible_and_no_wider_than_the_page(open_page, axe, theme, width):
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
     assert page.locator(".fx-pareto").evaluate("(el) => el.scrollWidth <= el.clientWidth")
     assert words_outside(page.locator(".fxe-svg")) == []
-    assert covered_words(page) == []
+    assert covered_words(page.locator(".fxe-svg")) == []
     names = page.locator(".fxe-svg .fxe-name").all_text_contents()
     assert len(names) >= (4 if width < 500 else 8)
     assert "block(128) + int8()" in names

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 from playwright.sync_api import expect
-from widget_page import slider, wait_for_views, widget_page, words_outside
+from widget_page import covered_words, slider, wait_for_views, widget_page, words_outside
 
 from effedu.applications import Recording, chunk_mask, collapse, edit_distance, known_at
 from effedu.speech import FRAME_SECONDS, from_mu_law, to_mu_law
@@ -502,21 +502,6 @@ def test_names_are_text_only(open_page):
     assert evil in page.locator("select").inner_text()
 
 
-def covered_digits(page):
-    """Pairs of written digits, or of words of the axis, that cover each other."""
-    return page.locator(".fxa-svg").evaluate(
-        """(svg) => {
-             const texts = [...svg.querySelectorAll("text")];
-             const boxes = texts.map((text) => text.getBoundingClientRect());
-             return texts.flatMap((text, i) => texts.slice(0, i).filter((_, j) => {
-               const [a, b] = [boxes[i], boxes[j]];
-               return a.left < b.right - 1 && b.left < a.right - 1
-                 && a.top + 2 < b.bottom - 2 && b.top + 2 < a.bottom - 2;
-             }).map((other) => `${text.textContent} / ${other.textContent}`));
-           }"""
-    )
-
-
 @pytest.mark.parametrize("width", [320, 900])
 def test_digits_cover_nothing_on_random_symbols(open_page, width):
     draw = random.Random(width)
@@ -530,7 +515,7 @@ def test_digits_cover_nothing_on_random_symbols(open_page, width):
             for chunk in range(5):
                 slider(view, "Chunk").fill(str(chunk))
                 page.wait_for_timeout(50)
-                assert covered_digits(view) == []
+                assert covered_words(view.locator(".fxa-svg")) == []
                 assert words_outside(view.locator(".fxa-svg")) == []
                 assert no_number_is_lost(view)
         assert len(listener.written((None, None))) == view.locator(".fxa-digit").count()
@@ -549,7 +534,7 @@ def test_accessible_and_no_wider_than_the_page(open_page, axe, theme, width):
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
     assert page.locator(".fx-listener").evaluate("(el) => el.scrollWidth <= el.clientWidth")
     assert words_outside(page.locator(".fxa-svg")) == []
-    assert covered_digits(page) == []
+    assert covered_words(page.locator(".fxa-svg")) == []
 
 
 def test_the_spectrogram_follows_the_theme(open_page):

@@ -79,6 +79,22 @@ def words_outside(svg: Locator) -> list[str]:
     return found
 
 
+def covered_words(svg: Locator) -> list[str]:
+    """Pairs of words of a picture that cover each other."""
+    found: list[str] = svg.evaluate(
+        """(svg) => {
+             const texts = [...svg.querySelectorAll("text")];
+             const boxes = texts.map((text) => text.getBoundingClientRect());
+             return texts.flatMap((text, i) => texts.slice(0, i).filter((_, j) => {
+               const [a, b] = [boxes[i], boxes[j]];
+               return a.left < b.right - 1 && b.left < a.right - 1
+                 && a.top + 2 < b.bottom - 2 && b.top + 2 < a.bottom - 2;
+             }).map((other) => `${text.textContent} / ${other.textContent}`));
+           }"""
+    )
+    return found
+
+
 def random_config(draw: random.Random, models: list[dict[str, Any]]) -> dict[str, Any]:
     """The configuration of one of a widget's models, or sizes drawn at random in its place."""
     config = dict(draw.choice(models)["config"])
