@@ -37,7 +37,7 @@ LOADING = {
     "input": ("src",),
     "link": ("href",),
     "object": ("data",),
-    "script": ("src",),
+    "script": ("src", "data-src"),
     "source": ("src", "srcset"),
     "track": ("src",),
     "use": ("href", "xlink:href"),

@@ -192,7 +192,7 @@ def page_context(
         styles.append(_CascadingStyleSheet(f"_static/{MATHS}"))
     scripts = [_JavaScript("_static/book.js", defer="defer")]
     if WIDGET_VIEW in body:
-        # The state of the widgets is data inside the page; myst-nb adds it as a script.
+        # Where the state of the widgets is: widget_host leaves it as a script of that type.
         states = [
             js
             for js in context["script_files"]

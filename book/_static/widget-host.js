@@ -1,14 +1,15 @@
 /* Shows anywidgets on a page without a kernel.
 
-   A stored notebook leaves two kinds of JSON in the page: the state of every widget, and a <script>
-   where each of them is to be shown. This reads both, imports each widget's own module from the
-   state (a Blob URL: nothing is fetched), and calls its render({ model, el }) when the place comes
-   near the window. Views of one widget share one model, so they stay in step. A classic script on
-   purpose: it works from any folder and any static server, and does nothing on other pages. */
+   A stored notebook leaves two kinds of JSON: the state of every widget, in the page or in a file
+   beside it, and a <script> where each of them is to be shown. This reads both, imports each
+   widget's own module from the state (a Blob URL: nothing is fetched), and calls its
+   render({ model, el }) when the place comes near the window. Views of one widget share one model,
+   so they stay in step. A classic script on purpose: it works from any folder and any static
+   server, and does nothing on other pages. */
 (() => {
   "use strict";
   const MIME = "application/vnd.jupyter.widget-";
-  const states = {}; // model id -> stored state
+  let states; // promise of the stored states by model id
   const models = {}; // model id -> promise of { model, widget }
   const modules = new Map(); // module text -> promise of the module
 
@@ -63,8 +64,32 @@
     }
   }
 
+  /** The states in a file beside the page. A script leaves them on its element: fetch() would not
+      read a file where the page was opened from a folder. */
+  function fromFile(src) {
+    return new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      const missing = () => reject(
+        new Error("what belongs to it did not arrive, reload the page to try again"));
+      script.addEventListener("load", () => script.widgetState ? resolve(script.widgetState) : missing());
+      script.addEventListener("error", missing);
+      script.src = src;
+      document.head.append(script);
+    });
+  }
+
+  /** Every stored state of the page by model id, read once. */
+  async function readStates() {
+    const states = {};
+    for (const script of document.querySelectorAll(`script[type="${MIME}state+json"]`)) {
+      const { src } = script.dataset;
+      Object.assign(states, (src ? await fromFile(src) : JSON.parse(script.textContent)).state);
+    }
+    return states;
+  }
+
   async function load(id) {
-    const stored = states[id];
+    const stored = (await (states ??= readStates()))[id];
     if (!stored) throw new Error("its state isn't stored in this page");
     const { _esm: esm, _css: css } = stored.state;
     if (!esm) throw new Error(`a ${stored.model_name ?? "widget"} needs a running kernel`);
@@ -99,10 +124,8 @@
   }
 
   function start() {
-    const scripts = (kind) => document.querySelectorAll(`script[type="${MIME}${kind}+json"]`);
-    const views = scripts("view");
+    const views = document.querySelectorAll(`script[type="${MIME}view+json"]`);
     if (!views.length) return;
-    for (const script of scripts("state")) Object.assign(states, JSON.parse(script.textContent).state);
     const near = new IntersectionObserver((entries) => {
       for (const { target, isIntersecting } of entries) {
         if (!isIntersecting) continue;
@@ -117,6 +140,10 @@
       script.after(el);
       near.observe(el);
     }
+    // The text of the page goes first; then the widgets' state comes before anybody scrolls to them.
+    const early = () => setTimeout(() => (states ??= readStates()).catch(() => {}));
+    if (document.readyState === "complete") early();
+    else addEventListener("load", early);
     // Paper has no scrolling: everything has to be there before it is printed.
     addEventListener("beforeprint", () => document.querySelectorAll(".widget-view:not([data-widget])")
       .forEach((el) => { near.unobserve(el); show(el, el.dataset.model); }));

@@ -113,6 +113,16 @@ def test_an_error_says_so_in_its_place_and_breaks_nothing_else(open_page):
     expect(page.locator(".fx-readout")).to_contain_text("Token “·b” at 1")
 
 
+def test_a_state_that_does_not_arrive_is_named(open_page, tmp_path):
+    (tmp_path / "empty.js").write_text("", "utf-8")
+    for name in ("nowhere.js", "empty.js"):
+        body = f'''<script type="{VIEW_MIME}">{{"model_id": "a"}}</script>
+                   <script type="{STATE_MIME}" data-src="{name}"></script>'''
+        page = open_page(widget_page(body=body), expected=("ERR_FILE_NOT_FOUND", "did not arrive"))
+        views(page, 1)
+        assert "reload the page" in page.locator(".fx-error").inner_text()
+
+
 def test_what_is_far_below_waits(open_page):
     page = open_page(widget_page(Probe(name="far"), before="<div style='height: 5000px'></div>"))
     page.wait_for_timeout(300)
@@ -164,6 +174,9 @@ def test_a_stored_notebook_keeps_both_on_the_site(tmp_path, open_page):
     page.goto((built / "index.html").as_uri())
     views(page, 1)
     assert "Token “⏎” at 2" in page.locator(".fx-readout").inner_text()
+    # The state is in a file of its own, so that the text doesn't wait for it.
+    assert "_esm" not in (built / "index.html").read_text("utf-8")
+    assert "_esm" in (built / "index.widgets.js").read_text("utf-8")
     page = open_page("<title>x</title>", java_script_enabled=False)
     page.goto((built / "index.html").as_uri())
     assert "token “⏎” at 2 looks most at" in page.locator("figcaption").inner_text()
