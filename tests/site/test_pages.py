@@ -247,6 +247,7 @@ def test_the_checks_of_the_files_can_fail(site_folder: Path, tmp_path: Path) -> 
         '<script>import("https://cdn.example/a.js")</script>': "from elsewhere",
         '<style>@import "https://cdn.example/a.css";</style>': "from elsewhere",
         '<p style="background:url(https://cdn.example/a.png)">x</p>': "from elsewhere",
+        '<script data-src="nowhere.widgets.js"></script>': "no page or file nowhere.widgets.js",
         '<script src="_static/bootstrap.js"></script>': "does without",
     }
     for html, words in fault.items():
