@@ -316,6 +316,7 @@ BROKEN: list[tuple[str, str, Callable[[Notebook], None]]] = [
     ("alt_texts", "in words", output("plots", text__html='<img src="data:" alt="">')),
     ("alt_texts", "what the picture shows", add("## The idea", "\n\n![plot](plot.svg)")),
     ("alt_texts", "an alt text", add("## The idea", '\n\n<img src="plot.svg">')),
+    ("both_themes", "'#111111'", add("plots", '\nax.text(0, 0, "now", color="black")')),
     ("links", "where the link leads", add("## Summary", " See [here](https://pytorch.org).")),
     ("links", "give https://pytorch.org", add("## Summary", " See https://pytorch.org")),
     ("links", "does not exist", add("## Summary", " See [the next chapter](99_nothing.ipynb).")),

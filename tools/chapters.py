@@ -418,6 +418,16 @@ def described(tag: str, attributes: str, rest: str) -> bool:
     return len(text.split()) >= ALT_WORDS
 
 
+def both_themes(chapter: Chapter) -> Iterator[str]:
+    """What a plot writes on a coloured patch is read on a dark page too."""
+    for cell in chapter.code:
+        for black in re.findall(r"color=.*(\"(?:black|k|#000|#000000)\")", cell.source):
+            yield (
+                f"write '#111111' instead of {black} in {cell}: figure_svg turns black into the "
+                "colour of the page's text, which is white in the dark"
+            )
+
+
 def links(chapter: Chapter) -> Iterator[str]:
     """Links have words, lead somewhere, and load nothing from elsewhere into the page."""
     for cell in chapter.prose:
@@ -583,6 +593,7 @@ RULES: tuple[Rule, ...] = (
     output_size,
     file_size,
     alt_texts,
+    both_themes,
     links,
     markdown,
     stray_words,
