@@ -454,7 +454,7 @@ function render({ model, el }) {
     for (const item of small) item.done = "";
     for (const cell of cells) cell.shade = -1;
     drawn = null;
-    if (!size) return;
+    if (state.token === undefined) return; // nothing is shown yet
     showRow();
     work.again();
   }

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from tools import site
 
@@ -191,6 +192,42 @@ def test_phone(name: str, phone: Page, address: str, axe: Callable[..., list[str
     if name == "index.html" or name.startswith("chapters/"):
         assert axe(phone, contrast=False) == []
     assert watch.problems == []
+
+
+WITH_WIDGETS = [name for name in PAGES if name == "index.html" or name.startswith("chapters/")]
+LOOK = """() => [...document.querySelectorAll('.widget-view .fx, .widget-view .fx *')].map((el) =>
+  el.tagName === "CANVAS" ? el.toDataURL() : getComputedStyle(el).backgroundColor)"""
+
+
+def settled_look(page: Page) -> list[str]:
+    """The colours and pictures of all widgets, once nothing is drawn any more."""
+    looks: list[list[str]] = [[], page.evaluate(LOOK)]
+    while looks[-1] != looks[-2]:
+        page.wait_for_timeout(200)
+        looks.append(page.evaluate(LOOK))
+    return looks[-1]
+
+
+@pytest.mark.parametrize("name", WITH_WIDGETS)
+def test_a_view_that_is_put_on_the_page_late_looks_the_same(
+    name: str, desktop: Page, address: str
+) -> None:
+    """JupyterLab renders a widget first and puts it on the page then; the site does it at once."""
+    at_once = "await widget.render({ model, el });"
+    late = """const place = document.createElement("div");
+      await widget.render({ model, el: place });
+      el.append(place);"""
+    host = (site.BOOK / "_static/widget-host.js").read_text("utf-8")
+    assert at_once in host
+    looks = []
+    for render in (at_once, late):
+        served = host.replace(at_once, render)
+        desktop.route("**/widget-host.js*", partial(Route.fulfill, body=served))
+        desktop.goto(f"{address}/{name}")
+        show_everything(desktop)
+        looks.append(settled_look(desktop))
+        desktop.unroute("**/widget-host.js*")
+    assert looks[0] == looks[1]
 
 
 def test_chapters_say_when_and_with_what_they_were_stored(desktop: Page, address: str) -> None:
