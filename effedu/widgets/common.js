@@ -220,15 +220,8 @@ function keep(model, delay = 120) {
     yet: JupyterLab renders a view first, when no colour is known. */
 function onTheme(el, fn, signal) {
   const later = perFrame(fn);
-  if (!el.isConnected) {
-    const arrival = new ResizeObserver(() => {
-      if (!el.isConnected) return;
-      arrival.disconnect();
-      fn(); // before the first frame is painted
-    });
-    arrival.observe(el);
-    signal?.addEventListener("abort", () => arrival.disconnect());
-  }
+  let known = el.isConnected;
+  onResize(el, () => { if (!known) { known = true; fn(); } }, signal);
   const observer = new MutationObserver(later);
   for (const node of [document.documentElement, document.body]) {
     observer.observe(node, { attributeFilter: ["data-theme", "theme", "class", "data-jp-theme-light", "data-jp-theme-name"] });
