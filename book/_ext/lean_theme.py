@@ -24,12 +24,11 @@ from sphinx.config import Config
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
+from widget_host import VIEW_MIME, is_state
 
 BOOK = Path(__file__).resolve().parent.parent
 THEME = BOOK / "_theme"
 MATHS = "katex/katex.min.css"
-WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 ROMAN = ("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X")
 logger = logging.getLogger(__name__)
 
@@ -191,13 +190,8 @@ def page_context(
     if 'class="katex' in body:
         styles.append(_CascadingStyleSheet(f"_static/{MATHS}"))
     scripts = [_JavaScript("_static/book.js", defer="defer")]
-    if WIDGET_VIEW in body:
-        # Where the state of the widgets is: widget_host leaves it as a script of that type.
-        states = [
-            js
-            for js in context["script_files"]
-            if getattr(js, "attributes", {}).get("type") == WIDGET_STATE
-        ]
+    if VIEW_MIME in body:
+        states = [script for script in context["script_files"] if is_state(script)]
         if not states:
             logger.warning(
                 "%s shows a widget whose state isn't stored in the notebook", pagename, type="book"

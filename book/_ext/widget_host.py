@@ -40,16 +40,20 @@ class KeepWidgetFallback(SphinxPostTransform):
                 found[VIEW_MIME] += nodes.raw("", f"<noscript>{html}</noscript>", format="html")
 
 
+def is_state(script: object) -> bool:
+    """Whether a script of a page is the state of its widgets, or says where that is."""
+    return getattr(script, "attributes", {}).get("type") == STATE_MIME
+
+
 def move_state(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: object
 ) -> None:
     """Write the state of a page's widgets beside the page, and leave a note where it is."""
     scripts = context.get("script_files", [])
     for index, script in enumerate(scripts):
-        attributes = getattr(script, "attributes", {})
-        if attributes.get("type") != STATE_MIME or not attributes.get("body"):
+        if not is_state(script):
             continue
-        text = f"document.currentScript.widgetState = {attributes['body']};\n"
+        text = f"document.currentScript.widgetState = {script.attributes['body']};\n"
         path = Path(app.outdir) / f"{pagename}.widgets.js"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

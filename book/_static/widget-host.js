@@ -9,7 +9,7 @@
 (() => {
   "use strict";
   const MIME = "application/vnd.jupyter.widget-";
-  let states; // promise of the stored states by model id
+  let reading; // promise of the stored states by model id
   const models = {}; // model id -> promise of { model, widget }
   const modules = new Map(); // module text -> promise of the module
 
@@ -78,7 +78,6 @@
     });
   }
 
-  /** Every stored state of the page by model id, read once. */
   async function readStates() {
     const states = {};
     for (const script of document.querySelectorAll(`script[type="${MIME}state+json"]`)) {
@@ -88,8 +87,11 @@
     return states;
   }
 
+  /** Every stored state of the page by model id, read once. */
+  const allStates = () => (reading ??= readStates());
+
   async function load(id) {
-    const stored = (await (states ??= readStates()))[id];
+    const stored = (await allStates())[id];
     if (!stored) throw new Error("its state isn't stored in this page");
     const { _esm: esm, _css: css } = stored.state;
     if (!esm) throw new Error(`a ${stored.model_name ?? "widget"} needs a running kernel`);
@@ -141,7 +143,7 @@
       near.observe(el);
     }
     // The text of the page goes first; then the widgets' state comes before anybody scrolls to them.
-    const early = () => setTimeout(() => (states ??= readStates()).catch(() => {}));
+    const early = () => setTimeout(() => allStates().catch(() => {}));
     if (document.readyState === "complete") early();
     else addEventListener("load", early);
     // Paper has no scrolling: everything has to be there before it is printed.
